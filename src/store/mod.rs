@@ -1,0 +1,131 @@
+//! The store: what is written down and shared. One trait for each of its readers; every store passes the same contract tests.
+
+pub mod embedded;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+use crate::key::Digest;
+use crate::meter::record::{Flush, LedgerLine};
+use crate::principal::{Account, Cluster, ClusterId, Credential, Epoch, Incarnation, KeyId, Revision, StoreId};
+use crate::time::Hour;
+
+/// The store could not do what was asked. It says nothing about the thing asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the store is away: {0}")]
+    Away(String),
+    /// No lease, no load, no acknowledgement until an operator or a control plane opens it.
+    #[error("the store is frozen: {0}")]
+    Frozen(String),
+    #[error("the store holds something this version cannot read: {0}")]
+    Corrupt(String),
+}
+
+/// One entry of the change log. Applying an entry again, or an older one after a newer, changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    pub revision: Revision,
+    pub change: Change,
+}
+
+/// What changed, whole: a gateway applies it without asking back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Final: nothing brings a deleted key back.
+    KeyDeleted { key_id: KeyId, digest: Digest },
+    /// Created, imported, disabled, enabled, expired.
+    KeyPut { digest: Digest, credential: Credential },
+    AccountPut(Account),
+    ClusterPut(Cluster),
+    ClusterDeleted { cluster_id: ClusterId },
+}
+
+/// What a gateway says when it renews its lease. `applied` is also its acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renew {
+    pub incarnation: Incarnation,
+    pub epoch: Option<Epoch>,
+    pub applied: Revision,
+}
+
+/// The store's answer to a renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    pub store_id: StoreId,
+    pub epoch: Epoch,
+    /// The lease in force.
+    pub lease: Duration,
+    /// The store's revision when it answered.
+    pub revision: Revision,
+    pub log: LogTail,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTail {
+    /// The entries after `applied`, oldest first, at most [`LogTail::MOST`] of them.
+    Entries(Vec<LogEntry>),
+    /// The log does not reach back to `applied`, or the epoch is another: forget and start again.
+    Trimmed,
+}
+
+impl LogTail {
+    pub const MOST: usize = 1000;
+}
+
+/// The answer to a load, with the place in the log at which it is true.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    pub epoch: Epoch,
+    pub revision: Revision,
+    pub found: Found,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Unknown,
+    Deleted,
+    Key { credential: Credential, account: Account },
+}
+
+/// All clusters, with the place in the log at which they are true.
+#[derive(Clone, Debug)]
+pub struct ClustersRead {
+    pub epoch: Epoch,
+    pub revision: Revision,
+    pub clusters: Vec<Cluster>,
+}
+
+/// A hint that something changed. It triggers a renewal and may deny for a moment; permanent state comes from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Push {
+    pub epoch: Epoch,
+    pub revision: Revision,
+    /// The key to deny at once, where the change is a deletion.
+    pub deleted: Option<Digest>,
+}
+
+/// What a gateway asks of the store.
+#[async_trait]
+pub trait FeedStore: Send + Sync {
+    /// Stores `applied` and returns what came after it. A write, so that a cut-off old master cannot answer it.
+    async fn renew(&self, renew: Renew) -> Result<Renewal, StoreError>;
+    async fn load(&self, digest: Digest) -> Result<Loaded, StoreError>;
+    async fn clusters(&self) -> Result<ClustersRead, StoreError>;
+    /// A graceful stop: nobody need wait for this incarnation any longer.
+    async fn release(&self, incarnation: Incarnation) -> Result<(), StoreError>;
+    fn pushes(&self) -> broadcast::Receiver<Push>;
+}
+
+/// Where usage is written down. Values are absolute; the greater of each field wins.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Durable when it returns.
+    async fn merge(&self, flush: Flush) -> Result<(), StoreError>;
+    /// All lines of the hours `from..=to`, in the order of hour, then line, then incarnation.
+    async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError>;
+}
