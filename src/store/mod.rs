@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::key::Digest;
-use crate::meter::record::{Flush, LedgerLine};
-use crate::principal::{Account, Cluster, ClusterId, Credential, Epoch, Incarnation, KeyId, Revision, StoreId};
+use crate::meter::record::{Counters, Flush, LedgerLine, Operation};
+use crate::principal::{Account, AccountId, Cluster, ClusterId, Credential, Epoch, Incarnation, KeyId, Revision, StoreId};
 use crate::time::Hour;
 
 /// The store could not do what was asked. It says nothing about the thing asked for.
@@ -121,6 +121,15 @@ pub trait FeedStore: Send + Sync {
     fn pushes(&self) -> broadcast::Receiver<Push>;
 }
 
+/// What an account used of a cluster by one operation, since the ledger began. Never goes down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsageTotal {
+    pub account_id: AccountId,
+    pub cluster_id: ClusterId,
+    pub operation: Operation,
+    pub counters: Counters,
+}
+
 /// Where usage is written down. Values are absolute; the greater of each field wins.
 #[async_trait]
 pub trait Ledger: Send + Sync {
@@ -128,4 +137,6 @@ pub trait Ledger: Send + Sync {
     async fn merge(&self, flush: Flush) -> Result<(), StoreError>;
     /// All lines of the hours `from..=to`, in the order of hour, then line, then incarnation.
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError>;
+    /// Everything ever merged, summed over keys, hours and incarnations; from memory, never a read of the store.
+    fn totals(&self) -> Vec<UsageTotal>;
 }
