@@ -78,7 +78,9 @@ impl KeyText {
             // 248 = 4 × 62: bytes above it would make some characters likelier than others.
             let fair = pool.iter().filter(|byte| **byte < 248);
             let wanted = PREFIX.len() + RANDOM - text.len();
-            text.extend(fair.filter_map(|byte| BASE62.get(usize::from(byte % 62))).take(wanted).map(|c| char::from(*c)));
+            text.extend(
+                fair.filter_map(|byte| BASE62.get(usize::from(byte % 62))).take(wanted).map(|c| char::from(*c)),
+            );
         }
         let checksum = checksum_of(text.as_bytes().get(PREFIX.len()..).unwrap_or_default());
         text.extend(checksum.map(char::from));
@@ -153,8 +155,11 @@ pub struct Digester {
 impl Digester {
     /// `pepper` is 32 random bytes, and comes from a file or the environment, never from the store.
     pub fn new(pepper: &[u8; 32]) -> Self {
-        let keyed = <Hmac<Sha256> as KeyInit>::new(pepper.into());
-        Self { keyed }
+        // HMAC pads a short key with zeros to the block of its hash (RFC 2104); giving it the whole block cannot fail.
+        let mut block = zeroize::Zeroizing::new([0; 64]);
+        let (head, _) = block.split_at_mut(pepper.len());
+        head.copy_from_slice(pepper);
+        Self { keyed: <Hmac<Sha256> as KeyInit>::new((&*block).into()) }
     }
 
     pub fn digest(&self, key: PresentedKey<'_>) -> Digest {

@@ -19,7 +19,9 @@ pub enum Denial {
     NotTheOwner,
     AddressNotAllowed,
     /// A rate or concurrency limit.
-    Limited { retry_after: Duration },
+    Limited {
+        retry_after: Duration,
+    },
     /// The key may be good, but it cannot be checked now. Never said as [`Denial::NotValid`].
     CannotVerify,
     CannotMeter,
@@ -120,7 +122,9 @@ impl Denial {
     /// What goes into `Retry-After`, in whole seconds, where trying again makes sense.
     pub fn retry_after(self) -> Option<u64> {
         match self {
-            Self::Limited { retry_after } => Some(retry_after.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(1)),
+            Self::Limited { retry_after } => {
+                Some(retry_after.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(1))
+            }
             Self::CannotVerify | Self::CannotMeter | Self::Overloaded => Some(1),
             _ => None,
         }

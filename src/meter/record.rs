@@ -6,11 +6,11 @@ use crate::principal::{AccountId, ClusterId, Incarnation, KeyId};
 use crate::time::{Hour, WallTime};
 
 macro_rules! names {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident => $text:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$note:meta])* $variant:ident => $text:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[repr(u8)]
-        pub enum $name { $(#[serde(rename = $text)] $variant),+ }
+        pub enum $name { $($(#[$note])* #[serde(rename = $text)] $variant),+ }
 
         impl $name {
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
@@ -58,7 +58,10 @@ names! {
 impl Operation {
     /// Document operations are the ones whose answers carry units.
     pub const fn has_units(self) -> bool {
-        matches!(self, Self::Insert | Self::Update | Self::Upsert | Self::Delete | Self::Query | Self::QueryGroupBy | Self::Fetch)
+        matches!(
+            self,
+            Self::Insert | Self::Update | Self::Upsert | Self::Delete | Self::Query | Self::QueryGroupBy | Self::Fetch
+        )
     }
 
     /// Sending a write twice could change the answer, so it is never sent twice.

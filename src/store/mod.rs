@@ -10,7 +10,9 @@ use tokio::sync::broadcast;
 
 use crate::key::Digest;
 use crate::meter::record::{Counters, Flush, LedgerLine, Operation};
-use crate::principal::{Account, AccountId, Cluster, ClusterId, Credential, Epoch, Incarnation, KeyId, Revision, StoreId};
+use crate::principal::{
+    Account, AccountId, Cluster, ClusterId, Credential, Epoch, Incarnation, KeyId, Revision, StoreId,
+};
 use crate::time::Hour;
 
 /// The store could not do what was asked. It says nothing about the thing asked for.
@@ -37,12 +39,20 @@ pub struct LogEntry {
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     /// Final: nothing brings a deleted key back.
-    KeyDeleted { key_id: KeyId, digest: Digest },
+    KeyDeleted {
+        key_id: KeyId,
+        digest: Digest,
+    },
     /// Created, imported, disabled, enabled, expired.
-    KeyPut { digest: Digest, credential: Credential },
+    KeyPut {
+        digest: Digest,
+        credential: Credential,
+    },
     AccountPut(Account),
     ClusterPut(Cluster),
-    ClusterDeleted { cluster_id: ClusterId },
+    ClusterDeleted {
+        cluster_id: ClusterId,
+    },
 }
 
 /// What a gateway says when it renews its lease. `applied` is also its acknowledgement.
