@@ -1,5 +1,6 @@
 //! The only place where clocks are read.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -15,6 +16,27 @@ pub fn boot() -> BootTime {
 pub fn wall() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Milliseconds from the boot clock to the wall clock, as last compared by [`compare`].
+static WALL_MINUS_BOOT: AtomicI64 = AtomicI64::new(i64::MIN);
+
+/// The wall clock at `now`, from the last comparison: so a call reads one clock. Good to the interval of [`compare`].
+pub fn wall_at(now: BootTime) -> WallTime {
+    let offset = match WALL_MINUS_BOOT.load(Ordering::Relaxed) {
+        i64::MIN => compare(),
+        offset => offset,
+    };
+    let boot = i64::try_from(now.0 / 1_000_000).unwrap_or(i64::MAX);
+    WallTime(u64::try_from(boot.saturating_add(offset)).unwrap_or_default())
+}
+
+/// Compares the two clocks anew, so that a step of the wall clock is followed. To be called a few times a second.
+pub fn compare() -> i64 {
+    let boot = i64::try_from(boot().0 / 1_000_000).unwrap_or(i64::MAX);
+    let offset = i64::try_from(wall().0).unwrap_or(i64::MAX).saturating_sub(boot);
+    WALL_MINUS_BOOT.store(offset, Ordering::Relaxed);
+    offset
 }
 
 fn nanos(at: Timespec) -> u64 {

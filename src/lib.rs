@@ -1,7 +1,9 @@
 //! Tollgate: an authentication and metering reverse proxy in front of a vector service.
 
+pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod feed;
 pub mod key;
 pub mod meter;
 pub mod principal;

@@ -1,0 +1,99 @@
+//! Asks the store for a key that the keyring does not know: one load per digest at a time, and a bounded number in all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+
+use crate::auth::keyring::{Fill, Keyring};
+use crate::clock;
+use crate::key::Digest;
+use crate::store::FeedStore;
+
+/// Loads under way at once; the rest wait.
+const AT_ONCE: usize = 64;
+/// Loads under way or waiting; above it a call is told that its key cannot be verified now.
+const WAITING_MOST: usize = 4096;
+/// A fill that the log overtook is repeated this often.
+const TRIES: usize = 8;
+/// How long a call waits for a load.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+pub struct Loader {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    keyring: Arc<Keyring>,
+    store: Arc<dyn FeedStore>,
+    under_way: Mutex<HashMap<Digest, watch::Receiver<Progress>>>,
+    slots: Semaphore,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    UnderWay,
+    Done,
+    Failed,
+}
+
+/// The store could not be asked. It says nothing about the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CannotLoad;
+
+impl Loader {
+    pub fn new(keyring: Arc<Keyring>, store: Arc<dyn FeedStore>) -> Self {
+        let slots = Semaphore::new(AT_ONCE);
+        Self { shared: Arc::new(Shared { keyring, store, under_way: Mutex::default(), slots }) }
+    }
+
+    /// When it returns `Ok`, the keyring has what the store says of the key.
+    pub async fn load(&self, digest: Digest) -> Result<(), CannotLoad> {
+        let mut progress = self.join_or_start(digest)?;
+        let ended = tokio::time::timeout(PATIENCE, progress.wait_for(|now| *now != Progress::UnderWay)).await;
+        match ended {
+            Ok(Ok(progress)) if *progress == Progress::Done => Ok(()),
+            _ => Err(CannotLoad),
+        }
+    }
+
+    /// The load runs on its own, so a caller that goes away takes nothing from the others that wait for it.
+    fn join_or_start(&self, digest: Digest) -> Result<watch::Receiver<Progress>, CannotLoad> {
+        let mut under_way = self.shared.under_way.lock();
+        if let Some(progress) = under_way.get(&digest) {
+            return Ok(progress.clone());
+        }
+        if under_way.len() >= WAITING_MOST {
+            return Err(CannotLoad);
+        }
+        let (report, progress) = watch::channel(Progress::UnderWay);
+        under_way.insert(digest, progress.clone());
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let ended = tokio::time::timeout(PATIENCE, shared.run(digest)).await;
+            shared.under_way.lock().remove(&digest);
+            report.send_replace(if ended == Ok(Ok(())) { Progress::Done } else { Progress::Failed });
+        });
+        Ok(progress)
+    }
+}
+
+impl Shared {
+    async fn run(&self, digest: Digest) -> Result<(), CannotLoad> {
+        let _slot = self.slots.acquire().await.map_err(|_| CannotLoad)?;
+        for _ in 0..TRIES {
+            let under_way = self.keyring.begin_load();
+            let loaded = self.store.load(digest).await.map_err(|error| {
+                tracing::warn!(%error, "a key could not be loaded");
+                CannotLoad
+            })?;
+            if self.keyring.fill(&under_way, digest, &loaded, clock::boot()) == Fill::Done {
+                return Ok(());
+            }
+        }
+        Err(CannotLoad)
+    }
+}
