@@ -1,0 +1,282 @@
+//! Bodies on their way through: bytes counted, usage read, and the charge committed before the last byte is handed on.
+//!
+//! hyper stops polling a body once it says that it has ended, so the commit cannot wait for the end of the stream: it
+//! happens before the head is returned where the body is empty, before the DATA frame that ends it, before the
+//! trailers, or else before the end of a chunked body (design, section 6).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::gateway::exchange::Exchange;
+use crate::gateway::guard::InCall;
+use crate::meter::record::Outcome;
+
+/// What goes back to the client.
+pub struct Outgoing {
+    content: Content,
+    _in_call: InCall,
+}
+
+enum Content {
+    /// An answer of our own.
+    Own(Bytes),
+    Relayed(Relayed),
+}
+
+/// The upstream's answer while it streams by.
+struct Relayed {
+    /// Holds the answer's body. Gone once the charge is committed, or once the client has left.
+    exchange: Option<Box<Exchange>>,
+    deadline: Instant,
+    /// Made when the upstream first keeps us waiting.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a body broke off. The client sees a reset.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the upstream's answer broke off: {0}")]
+    Upstream(hyper::Error),
+    #[error("the call's deadline passed before the answer was complete")]
+    Deadline,
+    #[error("the request body broke off: {0}")]
+    Client(hyper::Error),
+    #[error("the request body is larger than allowed")]
+    TooLarge,
+    #[error("the request body came too slowly")]
+    TooSlow,
+}
+
+impl Outgoing {
+    pub fn own(content: Bytes, in_call: InCall) -> Self {
+        Self { content: Content::Own(content), _in_call: in_call }
+    }
+
+    /// The body of an answer that is still to be read; an empty one where the exchange has ended with its head.
+    pub fn relayed(exchange: Option<Box<Exchange>>, deadline: Instant, in_call: InCall) -> Self {
+        let relayed = Relayed { exchange, deadline, timer: None };
+        Self { content: Content::Relayed(relayed), _in_call: in_call }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.content {
+            Content::Own(content) if content.is_empty() => Poll::Ready(None),
+            Content::Own(content) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(content))))),
+            Content::Relayed(relayed) => relayed.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Own(content) => content.is_empty(),
+            Content::Relayed(relayed) => relayed.exchange.as_ref().is_none_or(|exchange| exchange.answer().is_end_stream()),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(content) => SizeHint::with_exact(content.len() as u64),
+            Content::Relayed(relayed) => relayed.exchange.as_ref().map_or_else(|| SizeHint::with_exact(0), |exchange| exchange.answer().size_hint()),
+        }
+    }
+}
+
+impl Relayed {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(exchange) = &mut self.exchange else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = exchange.poll_frame(cx) else {
+            ready!(self.poll_deadline(cx));
+            self.end_as(Outcome::Timeout);
+            return Poll::Ready(Some(Err(BodyError::Deadline)));
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                if frame.is_trailers() || exchange.answer().is_end_stream() {
+                    self.end(frame.trailers_ref());
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                self.end_as(Outcome::UpstreamError);
+                Poll::Ready(Some(Err(BodyError::Upstream(error))))
+            }
+            None => {
+                self.end(None);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline;
+        self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline))).as_mut().poll(cx)
+    }
+
+    fn end(&mut self, trailers: Option<&HeaderMap>) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.end(trailers);
+        }
+    }
+
+    fn end_as(&mut self, outcome: Outcome) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.end_as(outcome);
+        }
+    }
+}
+
+impl Drop for Relayed {
+    /// The client went away: the rest is read without it, so that its usage is known.
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.abandon(self.deadline);
+        }
+    }
+}
+
+/// What is known of a request body while and after it is sent.
+#[derive(Debug, Default)]
+pub struct Upload {
+    bytes: AtomicU64,
+    state: AtomicU8,
+}
+
+/// How far a request body got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum UploadState {
+    Sending = 0,
+    Complete = 1,
+    /// The client broke off.
+    Broken = 2,
+    TooLarge = 3,
+    TooSlow = 4,
+}
+
+impl Upload {
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn state(&self) -> UploadState {
+        match self.state.load(Ordering::Relaxed) {
+            1 => UploadState::Complete,
+            2 => UploadState::Broken,
+            3 => UploadState::TooLarge,
+            4 => UploadState::TooSlow,
+            _ => UploadState::Sending,
+        }
+    }
+
+    fn set(&self, state: UploadState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+}
+
+/// What a request body may be.
+#[derive(Clone, Copy, Debug)]
+pub struct UploadLimits {
+    pub bytes: u64,
+    /// Bytes per second below which the body is cut, once it was that slow for `slow_after`.
+    pub slow_rate: u64,
+    pub slow_after: Duration,
+}
+
+/// The client's body on its way to the upstream.
+pub struct Uploading {
+    inner: Incoming,
+    upload: Arc<Upload>,
+    limits: UploadLimits,
+    slow: Option<Box<Slow>>,
+}
+
+/// A wait for the client: since when, and how much had come by then.
+struct Slow {
+    timer: Pin<Box<Sleep>>,
+    bytes: u64,
+}
+
+impl Uploading {
+    pub fn new(inner: Incoming, limits: UploadLimits) -> (Self, Arc<Upload>) {
+        let upload = Arc::new(Upload::default());
+        if inner.is_end_stream() {
+            upload.set(UploadState::Complete);
+        }
+        (Self { inner, upload: Arc::clone(&upload), limits, slow: None }, upload)
+    }
+
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let UploadLimits { slow_rate, slow_after, .. } = self.limits;
+        let bytes = self.upload.bytes();
+        let slow = self
+            .slow
+            .get_or_insert_with(|| Box::new(Slow { timer: Box::pin(tokio::time::sleep(slow_after)), bytes }));
+        while slow.timer.as_mut().poll(cx).is_ready() {
+            if bytes.saturating_sub(slow.bytes) < slow_rate.saturating_mul(slow_after.as_secs().max(1)) {
+                return Poll::Ready(());
+            }
+            slow.bytes = bytes;
+            slow.timer.as_mut().reset(Instant::now() + slow_after);
+        }
+        Poll::Pending
+    }
+
+    fn fail(&self, state: UploadState, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.upload.set(state);
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl Body for Uploading {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            ready!(self.poll_slow(cx));
+            return self.fail(UploadState::TooSlow, BodyError::TooSlow);
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                let bytes = self.upload.bytes.fetch_add(length, Ordering::Relaxed) + length;
+                if bytes > self.limits.bytes {
+                    return self.fail(UploadState::TooLarge, BodyError::TooLarge);
+                }
+                if frame.is_trailers() || self.inner.is_end_stream() {
+                    self.upload.set(UploadState::Complete);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => self.fail(UploadState::Broken, BodyError::Client(error)),
+            None => {
+                self.upload.set(UploadState::Complete);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,175 @@
+//! One downstream connection: TLS, protocol choice, serving, drain.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::LimitsConfig;
+use crate::gateway::Gateway;
+use crate::gateway::guard::{Activity, Deadlines, Guard, InCall};
+
+/// The first bytes of HTTP/2 with prior knowledge. No HTTP/1 request begins like that (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What one read takes in while the protocol is chosen: usually a whole request.
+const FIRST_READ: usize = 4096;
+
+/// How connections are served; made once.
+pub struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    deadlines: Deadlines,
+    tls: Option<TlsAcceptor>,
+}
+
+/// Facts of a connection that its calls need.
+pub struct Connection {
+    pub address: IpAddr,
+    activity: Arc<Activity>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocols {
+    pub fn new(limits: &LimitsConfig, tls: Option<TlsAcceptor>) -> Self {
+        let deadlines = Deadlines {
+            whole_header: limits.whole_header,
+            idle: limits.idle,
+            slow_rate: limits.slow_body_rate,
+            slow_after: limits.slow_body_after,
+        };
+        Self { http1: http1_builder(limits), http2: http2_builder(limits), deadlines, tls }
+    }
+}
+
+/// Twice our own limits, so that a head a little above them still gets our answer and not hyper's bare one.
+fn http1_builder(limits: &LimitsConfig) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(limits.header_fields.saturating_mul(2))
+        .max_buf_size(limits.header_bytes.saturating_mul(2).max(64 * 1024));
+    builder
+}
+
+fn http2_builder(limits: &LimitsConfig) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits.h2_stream_window)
+        .initial_connection_window_size(limits.h2_connection_window)
+        .max_concurrent_streams(limits.h2_streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX));
+    builder
+}
+
+/// Serves one connection until it ends, or until `stop` and the calls on it have ended.
+pub async fn serve(gateway: Arc<Gateway>, stream: TcpStream, address: IpAddr, stop: watch::Receiver<bool>) {
+    let served = match &gateway.protocols.tls {
+        None => serve_stream(Arc::clone(&gateway), stream, None, address, stop).await,
+        Some(tls) => {
+            let handshake = tls.accept(stream);
+            match tokio::time::timeout(gateway.config.limits.tls_handshake, handshake).await {
+                Ok(Ok(stream)) => {
+                    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    let protocol = if is_h2 { Protocol::Http2 } else { Protocol::Http1 };
+                    serve_stream(Arc::clone(&gateway), stream, Some(protocol), address, stop).await
+                }
+                Ok(Err(error)) => Err(error.into()),
+                Err(_) => Err("the TLS handshake took too long".into()),
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%address, error, "a connection ended early");
+    }
+}
+
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn serve_stream<S>(
+    gateway: Arc<Gateway>,
+    mut stream: S,
+    agreed: Option<Protocol>,
+    address: IpAddr,
+    mut stop: watch::Receiver<bool>,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let chosen = tokio::select! {
+        chosen = choose(&gateway.config.limits, &mut stream, agreed) => chosen?,
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
+    let Some((protocol, early)) = chosen else {
+        return Ok(());
+    };
+    let activity = Arc::new(Activity::default());
+    let connection = Arc::new(Connection { address, activity: Arc::clone(&activity) });
+    let protocols = Arc::clone(&gateway.protocols);
+    let is_h2 = protocol == Protocol::Http2;
+    let io = TokioIo::new(Guard::new(stream, early, activity, protocols.deadlines, is_h2));
+    let service = service_fn(move |request| {
+        let (gateway, connection) = (Arc::clone(&gateway), Arc::clone(&connection));
+        let in_call = InCall::begin(&connection.activity);
+        async move { Ok::<_, std::convert::Infallible>(gateway.call(&connection, in_call, request).await) }
+    });
+    // Graceful shutdown lets the calls in flight end: `connection: close`, or GOAWAY in two steps.
+    match protocol {
+        Protocol::Http1 => {
+            let mut serving = std::pin::pin!(protocols.http1.serve_connection(io, service));
+            tokio::select! {
+                ended = serving.as_mut() => return Ok(ended?),
+                _ = stop.wait_for(|stop| *stop) => serving.as_mut().graceful_shutdown(),
+            }
+            Ok(serving.await?)
+        }
+        Protocol::Http2 => {
+            let mut serving = std::pin::pin!(protocols.http2.serve_connection(io, service));
+            tokio::select! {
+                ended = serving.as_mut() => return Ok(ended?),
+                _ = stop.wait_for(|stop| *stop) => serving.as_mut().graceful_shutdown(),
+            }
+            Ok(serving.await?)
+        }
+    }
+}
+
+/// Reads the first bytes and says what they are; they are handed to the guard. `None`: the client went away.
+async fn choose<S: AsyncRead + Unpin>(
+    limits: &LimitsConfig,
+    stream: &mut S,
+    agreed: Option<Protocol>,
+) -> io::Result<Option<(Protocol, Bytes)>> {
+    let too_slow = || io::Error::new(io::ErrorKind::TimedOut, "the first bytes took too long");
+    let mut early = BytesMut::with_capacity(FIRST_READ);
+    let mut patience = limits.first_byte;
+    loop {
+        let read = tokio::time::timeout(patience, stream.read_buf(&mut early)).await.map_err(|_| too_slow())??;
+        if read == 0 {
+            return Ok(None);
+        }
+        let compared = early.len().min(PREFACE.len());
+        let is_preface = early.get(..compared) == PREFACE.get(..compared);
+        match agreed {
+            // Over TLS the protocol was agreed; the preface is checked by h2 itself.
+            Some(protocol) => return Ok(Some((protocol, early.freeze()))),
+            None if !is_preface => return Ok(Some((Protocol::Http1, early.freeze()))),
+            None if compared == PREFACE.len() => return Ok(Some((Protocol::Http2, early.freeze()))),
+            None => patience = limits.whole_header,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! One exchange with an upstream, from the charge that was opened for it to the charge that is committed.
+//!
+//! Whoever holds an [`Exchange`] must end it; dropping it counts the call as aborted, so that nothing is ever lost.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::gateway::Gateway;
+use crate::gateway::body::Upload;
+use crate::gateway::pool::Pooled;
+use crate::gateway::respond::Dialect;
+use crate::gateway::usage::{Reading, UsageReader};
+use crate::limits::Permit;
+use crate::meter::record::{Operation, Outcome};
+use crate::meter::{Charge, Tally};
+
+pub struct Exchange {
+    gateway: Arc<Gateway>,
+    /// Taken by the commit.
+    charge: Option<Charge>,
+    _permit: Permit,
+    dialect: Dialect,
+    operation: Operation,
+    upload: Arc<Upload>,
+    /// Given back to the pool when the answer has been read to its end.
+    pooled: Option<Pooled>,
+    answer: Option<Answer>,
+}
+
+struct Answer {
+    body: Incoming,
+    reader: UsageReader,
+    bytes: u64,
+    /// Whether the status, or for gRPC the head of a trailers-only answer, says success.
+    status: Status,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Success,
+    Refused,
+    /// gRPC: the status comes in the trailers.
+    InTrailers,
+}
+
+/// What an exchange is begun with.
+pub struct Opened {
+    pub gateway: Arc<Gateway>,
+    pub charge: Charge,
+    pub permit: Permit,
+    pub dialect: Dialect,
+    pub operation: Operation,
+    pub upload: Arc<Upload>,
+}
+
+impl Exchange {
+    pub fn new(opened: Opened) -> Box<Self> {
+        let Opened { gateway, charge, permit, dialect, operation, upload } = opened;
+        let charge = Some(charge);
+        Box::new(Self { gateway, charge, _permit: permit, dialect, operation, upload, pooled: None, answer: None })
+    }
+
+    pub fn upload(&self) -> &Upload {
+        &self.upload
+    }
+
+    /// The connection the call is sent on; kept until the answer has been read.
+    pub fn on(&mut self, pooled: Pooled) -> &mut Pooled {
+        self.pooled.insert(pooled)
+    }
+
+    /// Takes the head of the answer in, and hands it back without its body. The exchange may have ended with it:
+    /// then the charge is committed before the head goes on to the client, and `None` comes back.
+    pub fn answered(mut self: Box<Self>, answer: Response<Incoming>) -> (Response<()>, Option<Box<Self>>) {
+        let head = self.take_head(answer);
+        if self.answer().is_end_stream() {
+            self.end(None);
+            return (head, None);
+        }
+        (head, Some(self))
+    }
+
+    fn take_head(&mut self, answer: Response<Incoming>) -> Response<()> {
+        let (head, body) = answer.into_parts();
+        let ended = body.is_end_stream();
+        let status = match self.dialect {
+            Dialect::Http if head.status.is_success() => Status::Success,
+            Dialect::Grpc if !ended && !head.headers.contains_key(GRPC_STATUS) => Status::InTrailers,
+            Dialect::Grpc if grpc_status_is_ok(&head.headers) => Status::Success,
+            _ => Status::Refused,
+        };
+        let reader = match self.dialect {
+            Dialect::Grpc => UsageReader::for_grpc(self.gateway.config.limits.grpc_message_bytes),
+            Dialect::Http if self.operation == Operation::Other => UsageReader::Opaque,
+            Dialect::Http => UsageReader::for_http(&head.headers),
+        };
+        self.answer = Some(Answer { body, reader, bytes: 0, status });
+        Response::from_parts(head, ())
+    }
+
+    /// The answer's body. To be asked only after [`Exchange::answered`].
+    pub fn answer(&self) -> AnswerEnd<'_> {
+        AnswerEnd(self.answer.as_ref())
+    }
+
+    /// The next frame of the answer, counted and read.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(answer) = &mut self.answer else {
+            return Poll::Ready(None);
+        };
+        let frame = Pin::new(&mut answer.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            answer.bytes = answer.bytes.saturating_add(data.len() as u64);
+            answer.reader.feed(data);
+        }
+        frame
+    }
+
+    /// The answer is complete: commits the charge as what the answer says.
+    pub fn end(mut self: Box<Self>, trailers: Option<&HeaderMap>) {
+        let reading = self.reading();
+        let outcome = match self.answer.as_ref().map(|answer| answer.status) {
+            Some(Status::Success) => success(&reading),
+            Some(Status::InTrailers) if trailers.is_some_and(grpc_status_is_ok) => success(&reading),
+            Some(Status::InTrailers) if trailers.is_none() => Outcome::UpstreamError,
+            _ => Outcome::Refused,
+        };
+        self.commit(outcome, &reading);
+        if let Some(pooled) = self.pooled.take() {
+            pooled.give_back();
+        }
+    }
+
+    /// The exchange broke off; what was read of the answer still counts.
+    pub fn end_as(mut self: Box<Self>, outcome: Outcome) {
+        let reading = self.reading();
+        self.commit(outcome, &reading);
+    }
+
+    /// The client has left: reads the rest without it, within bounds, and commits.
+    pub fn abandon(self: Box<Self>, deadline: Instant) {
+        self.adopt_by_drains(|exchange| exchange.read_on(deadline));
+    }
+
+    /// Hands an exchange without a client to those that end it in the background.
+    pub fn adopt_by_drains<F>(self: Box<Self>, work: impl FnOnce(Box<Self>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let gateway = Arc::clone(&self.gateway);
+        gateway.drains.adopt(self, work);
+    }
+
+    /// The answer came after the client had left.
+    pub async fn answered_without_client(mut self: Box<Self>, answer: Response<Incoming>, deadline: Instant) {
+        self.take_head(answer);
+        self.read_on(deadline).await;
+    }
+
+    /// Reads the rest of the answer without the client.
+    async fn read_on(mut self: Box<Self>, deadline: Instant) {
+        let rest = std::future::poll_fn(|cx| {
+            loop {
+                match std::task::ready!(self.poll_frame(cx)) {
+                    Some(Ok(_)) => {}
+                    ended => return Poll::Ready(ended.is_none()),
+                }
+            }
+        });
+        let complete = tokio::time::timeout_at(deadline, rest).await.unwrap_or_default();
+        let pooled = self.pooled.take();
+        self.end_as(Outcome::ClientAbort);
+        if let Some(pooled) = pooled.filter(|_| complete) {
+            pooled.give_back();
+        }
+    }
+
+    fn reading(&self) -> Option<Reading> {
+        self.answer.as_ref().map(|answer| answer.reader.finish())
+    }
+
+    fn commit(&mut self, outcome: Outcome, reading: &Option<Reading>) {
+        let Some(charge) = self.charge.take() else {
+            return;
+        };
+        let units = reading.map(|reading| reading.units).unwrap_or_default();
+        let units_missing = outcome == Outcome::Ok && self.operation.has_units() && !units.is_reported();
+        let response_bytes = self.answer.as_ref().map_or(0, |answer| answer.bytes);
+        charge.commit(outcome, Tally { request_bytes: self.upload.bytes(), response_bytes, units, units_missing });
+        self.gateway.metrics.calls(self.dialect, outcome).inc();
+    }
+}
+
+impl Drop for Exchange {
+    /// A panic, or a drain that ran out of time: counted with what is known.
+    fn drop(&mut self) {
+        let reading = self.reading();
+        self.commit(Outcome::Aborted, &reading);
+    }
+}
+
+/// Whether and how an answer's body ends.
+pub struct AnswerEnd<'a>(Option<&'a Answer>);
+
+impl AnswerEnd<'_> {
+    pub fn is_end_stream(&self) -> bool {
+        self.0.is_none_or(|answer| answer.body.is_end_stream())
+    }
+
+    pub fn size_hint(&self) -> http_body::SizeHint {
+        self.0.map_or_else(|| http_body::SizeHint::with_exact(0), |answer| answer.body.size_hint())
+    }
+}
+
+const GRPC_STATUS: &str = "grpc-status";
+
+fn grpc_status_is_ok(headers: &HeaderMap) -> bool {
+    headers.get(GRPC_STATUS).map(HeaderValue::as_bytes) == Some(b"0")
+}
+
+/// A success status is not yet a success: the service also answers 200 with a code (protocol, section 8).
+fn success(reading: &Option<Reading>) -> Outcome {
+    match reading.as_ref().and_then(|reading| reading.code) {
+        None | Some(0) => Outcome::Ok,
+        Some(_) => Outcome::Refused,
+    }
+}

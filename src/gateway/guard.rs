@@ -1,0 +1,335 @@
+//! Deadlines under hyper: the whole header, idleness, and a client that does not read (design, section 7).
+//!
+//! hyper's own header timer also runs while a connection is idle, and h2 has none; so the stream itself keeps them.
+//! A timer is armed once and looked at again when it fires: a call on a living connection touches no timer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// What the guard needs to know of the calls on its connection.
+#[derive(Debug, Default)]
+pub struct Activity {
+    /// Calls whose head was read, since the connection began.
+    begun: AtomicU32,
+    /// Calls whose answer is not yet complete.
+    live: AtomicU32,
+}
+
+/// One call on a connection, from its head to the end of its answer.
+pub struct InCall(Arc<Activity>);
+
+impl InCall {
+    pub fn begin(activity: &Arc<Activity>) -> Self {
+        activity.begun.fetch_add(1, Ordering::Relaxed);
+        activity.live.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for InCall {
+    fn drop(&mut self) {
+        self.0.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How long each phase of a connection may last.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    pub whole_header: Duration,
+    pub idle: Duration,
+    /// A body below this rate, in bytes per second, is cut …
+    pub slow_rate: u64,
+    /// … once it has been that slow for this long.
+    pub slow_after: Duration,
+}
+
+/// What the connection waits for while a read is pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The next call. The number tells one wait from the next.
+    Idle(u32),
+    /// The rest of a head whose first bytes have come.
+    Header(u32),
+    /// A call is being served; its own deadlines hold.
+    Serving,
+}
+
+pub struct Guard<S> {
+    stream: S,
+    /// Read while the protocol was chosen; handed out first.
+    early: Bytes,
+    activity: Arc<Activity>,
+    deadlines: Deadlines,
+    /// HTTP/2 frames are not heads: between them the connection is idle.
+    multiplexed: bool,
+    /// The number of calls begun when the unparsed bytes came.
+    unparsed_at: Option<u32>,
+    phase: Phase,
+    since: Instant,
+    read_timer: Option<Pin<Box<Sleep>>>,
+    slow_write: Option<SlowWrite>,
+}
+
+/// The time and bytes since the client began to read more slowly than we write.
+struct SlowWrite {
+    since: Instant,
+    bytes: u64,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<S> Guard<S> {
+    pub fn new(stream: S, early: Bytes, activity: Arc<Activity>, deadlines: Deadlines, multiplexed: bool) -> Self {
+        let unparsed_at = (!early.is_empty() && !multiplexed).then_some(0);
+        let (phase, since) = (Phase::Serving, Instant::now());
+        let (read_timer, slow_write) = (None, None);
+        Self { stream, early, activity, deadlines, multiplexed, unparsed_at, phase, since, read_timer, slow_write }
+    }
+
+    fn took(&mut self, bytes: usize) {
+        let idle = self.activity.live.load(Ordering::Relaxed) == 0;
+        if bytes > 0 && idle && !self.multiplexed && self.unparsed_at.is_none() {
+            self.unparsed_at = Some(self.activity.begun.load(Ordering::Relaxed));
+        }
+        if bytes > 0 && self.multiplexed {
+            // Any frame, a PING too, shows that an HTTP/2 client is there.
+            self.phase = Phase::Serving;
+        }
+    }
+
+    fn phase_now(&mut self) -> Phase {
+        let begun = self.activity.begun.load(Ordering::Relaxed);
+        if self.unparsed_at.is_some_and(|at| at != begun) {
+            self.unparsed_at = None;
+        }
+        if self.activity.live.load(Ordering::Relaxed) > 0 {
+            Phase::Serving
+        } else if self.unparsed_at.is_some() {
+            Phase::Header(begun)
+        } else {
+            Phase::Idle(begun)
+        }
+    }
+
+    /// Called while a read is pending: `Ready` when the phase has lasted too long.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let phase = self.phase_now();
+        let limit = match phase {
+            Phase::Serving => {
+                self.phase = phase;
+                return Poll::Pending;
+            }
+            Phase::Idle(_) => self.deadlines.idle,
+            Phase::Header(_) => self.deadlines.whole_header,
+        };
+        if phase != self.phase {
+            (self.phase, self.since) = (phase, Instant::now());
+        }
+        let deadline = self.since + limit;
+        let timer = self.read_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client took too long"));
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// Called with the outcome of each write: `Ready` when the client has read too slowly for too long.
+    fn poll_slow_write(&mut self, cx: &mut Context<'_>, wrote: Option<(usize, usize)>) -> Poll<io::Error> {
+        let Deadlines { slow_rate, slow_after, .. } = self.deadlines;
+        if let Some((wrote, asked)) = wrote {
+            if wrote == asked {
+                self.slow_write = None;
+            } else if let Some(slow) = &mut self.slow_write {
+                slow.bytes += wrote as u64;
+            }
+            return Poll::Pending;
+        }
+        let slow = self.slow_write.get_or_insert_with(|| {
+            let since = Instant::now();
+            SlowWrite { since, bytes: 0, timer: Box::pin(tokio::time::sleep_until(since + slow_after)) }
+        });
+        while slow.timer.as_mut().poll(cx).is_ready() {
+            if slow.bytes < slow_rate.saturating_mul(slow_after.as_secs()) {
+                return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"));
+            }
+            (slow.since, slow.bytes) = (slow.since + slow_after, 0);
+            slow.timer.as_mut().reset(slow.since + slow_after);
+        }
+        Poll::Pending
+    }
+
+    fn guard_write(&mut self, cx: &mut Context<'_>, asked: usize, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let progress = match &wrote {
+            Poll::Ready(Ok(wrote)) => Some((*wrote, asked)),
+            Poll::Ready(Err(_)) => return wrote,
+            Poll::Pending => None,
+        };
+        if progress.is_some() && self.slow_write.is_none() {
+            return wrote;
+        }
+        match self.poll_slow_write(cx, progress) {
+            Poll::Ready(error) => Poll::Ready(Err(error)),
+            Poll::Pending => wrote,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.early.is_empty() {
+            let count = this.early.len().min(into.remaining());
+            into.put_slice(this.early.get(..count).unwrap_or_default());
+            this.early.advance(count);
+            if this.early.is_empty() {
+                this.early = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let before = into.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, into) {
+            Poll::Ready(read) => {
+                this.took(into.filled().len() - before);
+                Poll::Ready(read)
+            }
+            Poll::Pending => this.poll_deadline(cx).map(Err),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.guard_write(cx, bytes.len(), wrote)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.guard_write(cx, slices.iter().map(|slice| slice.len()).sum(), wrote)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Small, so that the tests run by the real clock; an upper bound is generous, a lower bound is exact.
+    const LIMITS: Deadlines = Deadlines {
+        whole_header: Duration::from_millis(150),
+        idle: Duration::from_millis(600),
+        slow_rate: 100,
+        slow_after: Duration::from_secs(1),
+    };
+
+    fn guarded(multiplexed: bool) -> (Guard<DuplexStream>, DuplexStream, Arc<Activity>) {
+        let (ours, theirs) = duplex(64);
+        let activity = Arc::new(Activity::default());
+        (Guard::new(ours, Bytes::new(), Arc::clone(&activity), LIMITS, multiplexed), theirs, activity)
+    }
+
+    async fn time_until_cut(guard: &mut Guard<DuplexStream>) -> Duration {
+        let began = Instant::now();
+        let mut byte = [0];
+        loop {
+            let read = tokio::time::timeout(Duration::from_secs(20), guard.read(&mut byte)).await;
+            if let Err(error) = read.expect("never cut") {
+                assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+                return began.elapsed();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_cut() {
+        let (mut guard, _client, _) = guarded(false);
+        assert!(time_until_cut(&mut guard).await >= LIMITS.idle);
+    }
+
+    #[tokio::test]
+    async fn a_header_that_trickles_is_cut_in_the_time_of_a_whole_header() {
+        let (mut guard, mut client, _) = guarded(false);
+        let trickle = tokio::spawn(async move {
+            let mut sent = 0;
+            while client.write_all(b"x").await.is_ok() && sent < 1000 {
+                sent += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let cut = time_until_cut(&mut guard).await;
+        assert!(cut >= LIMITS.whole_header && cut < LIMITS.idle * 10, "cut after {cut:?}");
+        trickle.abort();
+    }
+
+    #[tokio::test]
+    async fn a_call_being_served_may_take_its_time_and_idleness_starts_anew_after_it() {
+        let (mut guard, mut client, activity) = guarded(false);
+        client.write_all(b"GET").await.unwrap();
+        let mut head = [0; 3];
+        guard.read_exact(&mut head).await.unwrap();
+        let call = InCall::begin(&activity);
+        let mut byte = [0];
+        assert!(tokio::time::timeout(LIMITS.idle * 2, guard.read(&mut byte)).await.is_err());
+        drop(call);
+        assert!(time_until_cut(&mut guard).await >= LIMITS.idle);
+    }
+
+    #[tokio::test]
+    async fn an_http2_client_that_pings_stays() {
+        let (mut guard, mut client, _) = guarded(true);
+        tokio::spawn(async move {
+            for _ in 0..5 {
+                tokio::time::sleep(LIMITS.idle / 2).await;
+                client.write_all(b"PING").await.unwrap();
+            }
+            tokio::time::sleep(LIMITS.idle * 10).await;
+        });
+        assert!(time_until_cut(&mut guard).await >= LIMITS.idle * 3);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_cut_and_a_slow_but_steady_one_is_not() {
+        let (mut guard, _client, _) = guarded(false);
+        let error = guard.write_all(&[0; 65]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+
+        let (mut guard, mut client, _) = guarded(false);
+        let writer = tokio::spawn(async move { guard.write_all(&[0; 1000]).await });
+        let mut some = [0; 50];
+        for _ in 0..20 {
+            client.read_exact(&mut some).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        writer.await.unwrap().unwrap();
+    }
+}

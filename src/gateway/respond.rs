@@ -1,0 +1,195 @@
+//! Denial → answer, in the form its client understands: HTTP status and JSON, JSON in a 200, or gRPC trailers-only.
+
+use std::cell::Cell;
+use std::fmt::Write;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
+
+use crate::config::HttpDenials;
+use crate::gateway::body::Outgoing;
+use crate::gateway::guard::InCall;
+use crate::verdict::Denial;
+
+/// How a client is to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    Http,
+    Grpc,
+}
+
+impl Dialect {
+    pub const ALL: [Self; 2] = [Self::Http, Self::Grpc];
+
+    /// gRPC needs HTTP/2; its content type alone does not make a call gRPC.
+    pub fn of(parts: &Parts) -> Self {
+        let grpc = parts.version == Version::HTTP_2
+            && parts.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        if grpc { Self::Grpc } else { Self::Http }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// Names one call in its answer, in what the upstream sees, and in the logs: 32 hexadecimal digits.
+#[derive(Clone)]
+pub struct RequestId(HeaderValue);
+
+thread_local! {
+    static NEXT: Cell<u128> = Cell::new(fresh());
+}
+
+impl RequestId {
+    /// Unique without asking the operating system: a random start for each thread, and steps from there.
+    pub fn next() -> Self {
+        // An odd step visits every number once; this one scatters neighbours (it is 2¹²⁸ divided by the golden ratio).
+        const STEP: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        let number = NEXT.with(|next| next.replace(next.get().wrapping_add(STEP)));
+        let mut digits = [b'0'; 32];
+        for (at, digit) in digits.iter_mut().enumerate() {
+            let nibble = (number >> (124 - 4 * at)) & 0xf;
+            *digit = b"0123456789abcdef".get(nibble as usize).copied().unwrap_or(b'0');
+        }
+        Self(HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("unknown")))
+    }
+
+    pub fn header(&self) -> &HeaderValue {
+        &self.0
+    }
+
+    pub fn text(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+fn fresh() -> u128 {
+    let mut bytes = [0; 16];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u128::from_le_bytes(bytes),
+        // Only uniqueness within this gateway is left, which is what the logs need.
+        Err(_) => u128::from(crate::clock::boot().0) << 64,
+    }
+}
+
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const EXTRA_CODE: HeaderName = HeaderName::from_static("extra-code");
+
+/// Says `denial` to the client.
+pub fn deny(
+    denial: Denial,
+    dialect: Dialect,
+    form: HttpDenials,
+    id: &RequestId,
+    in_call: InCall,
+) -> Response<Outgoing> {
+    let mut response = match dialect {
+        Dialect::Grpc => grpc(denial, id, in_call),
+        Dialect::Http => http(denial, form, id, in_call),
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, id.header().clone());
+    if let Some(seconds) = denial.retry_after() {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+fn http(denial: Denial, form: HttpDenials, id: &RequestId, in_call: InCall) -> Response<Outgoing> {
+    let row = denial.row();
+    let mut body = String::with_capacity(256);
+    // The messages are plain ASCII without quotes, so this is JSON; a test reads every one of them back.
+    let _ = write!(body, r#"{{"request_id":"{}","code":{},"message":"{}"}}"#, id.text(), row.code, row.message);
+    let mut response = Response::new(Outgoing::own(Bytes::from(body), in_call));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if form == HttpDenials::Status {
+        if row.http == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vector service\""));
+        }
+        *response.status_mut() = row.http;
+    }
+    response
+}
+
+/// Trailers-only, with `extra-code` and `request-id`: without them the Python SDK drops the text (protocol, section 2.4).
+fn grpc(denial: Denial, id: &RequestId, in_call: InCall) -> Response<Outgoing> {
+    let row = denial.row();
+    let mut response = Response::new(Outgoing::own(Bytes::new(), in_call));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, u16::from(row.grpc).into());
+    headers.insert(GRPC_MESSAGE, percent_encoded(row.message));
+    headers.insert(EXTRA_CODE, row.code.into());
+    headers.insert(REQUEST_ID, id.header().clone());
+    response
+}
+
+/// The messages are printable ASCII, in which gRPC asks for `%` alone to be escaped.
+fn percent_encoded(message: &'static str) -> HeaderValue {
+    if message.contains('%') {
+        return HeaderValue::from_str(&message.replace('%', "%25")).unwrap_or(HeaderValue::from_static(""));
+    }
+    HeaderValue::from_static(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::gateway::guard::Activity;
+
+    fn in_call() -> InCall {
+        InCall::begin(&Arc::new(Activity::default()))
+    }
+
+    #[tokio::test]
+    async fn every_denial_reads_back_as_json_with_the_code_and_the_request_id() {
+        for denial in Denial::ALL {
+            for form in [HttpDenials::Status, HttpDenials::InBody] {
+                let id = RequestId::next();
+                let response = deny(denial, Dialect::Http, form, &id, in_call());
+                let status = if form == HttpDenials::Status { denial.row().http } else { StatusCode::OK };
+                assert_eq!(response.status(), status);
+                assert_eq!(response.headers()[X_REQUEST_ID], id.text());
+                let body = response.into_body().collect().await.unwrap().to_bytes();
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!(body["code"], denial.row().code);
+                assert_eq!(body["message"], denial.row().message);
+                assert_eq!(body["request_id"], id.text());
+            }
+        }
+    }
+
+    #[test]
+    fn a_grpc_denial_is_trailers_only_and_never_a_bare_status() {
+        for denial in Denial::ALL {
+            let response = deny(denial, Dialect::Grpc, HttpDenials::Status, &RequestId::next(), in_call());
+            assert_eq!(response.status(), StatusCode::OK);
+            assert!(http_body::Body::is_end_stream(response.body()));
+            assert_eq!(response.headers()["extra-code"], denial.row().code.to_string());
+            assert_eq!(response.headers()["grpc-status"], denial.row().grpc.to_string());
+        }
+    }
+
+    #[test]
+    fn request_ids_do_not_repeat() {
+        let ids: HashSet<String> = (0..10_000).map(|_| RequestId::next().text().to_owned()).collect();
+        assert_eq!(ids.len(), 10_000);
+        assert!(ids.iter().all(|id| id.len() == 32));
+    }
+}

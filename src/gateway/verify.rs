@@ -1,0 +1,77 @@
+//! From a presented key to a verdict that stands: the fast path asks nobody, the slow one asks once and looks again.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::auth::keyring::Keyring;
+use crate::auth::lease::Lease;
+use crate::auth::loader::Loader;
+use crate::auth::{Verdict, Verified, glance};
+use crate::clock;
+use crate::feed::Feed;
+use crate::key::{Digester, PresentedKey};
+use crate::principal::Cluster;
+use crate::time::{BootTime, WallTime};
+use crate::verdict::Denial;
+
+/// What verifying a key needs.
+pub struct Verifier {
+    pub digester: Digester,
+    pub keyring: Arc<Keyring>,
+    pub lease: Arc<Lease>,
+    pub loader: Loader,
+    pub feed: Arc<Feed>,
+    /// The cluster for authorities that are an IP literal or `localhost`.
+    pub default_cluster: Option<String>,
+}
+
+/// Where a call wants to go.
+#[derive(Clone, Copy, Debug)]
+pub enum Destination<'a> {
+    Host(&'a str),
+    /// An IP literal or `localhost`.
+    Default,
+}
+
+/// A verified call, and when it was admitted.
+pub struct Admission {
+    pub verified: Verified,
+    pub at: BootTime,
+    pub wall: WallTime,
+}
+
+impl Verifier {
+    /// The fast path: no waiting, no allocation, one look at the clock.
+    pub async fn verify(
+        &self,
+        key: PresentedKey<'_>,
+        to: Destination<'_>,
+        from: IpAddr,
+    ) -> Result<Admission, Denial> {
+        let digest = self.digester.digest(key);
+        for attempt in 0..2 {
+            let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));
+            let at = clock::boot();
+            let wall = clock::wall_at(at);
+            match seen.verdict(at, wall, from) {
+                Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
+                Verdict::Deny(denial) => return Err(denial),
+                Verdict::Unsure if attempt == 0 => {
+                    if !self.lease.snapshot().is_good_at(at) {
+                        self.feed.renew().await;
+                    }
+                    self.loader.load(digest).await.map_err(|_| Denial::CannotVerify)?;
+                }
+                Verdict::Unsure => {}
+            }
+        }
+        Err(Denial::CannotVerify)
+    }
+
+    fn cluster(&self, keyring: &Keyring, to: Destination<'_>) -> Option<Arc<Cluster>> {
+        match to {
+            Destination::Host(host) => keyring.cluster_of(host),
+            Destination::Default => self.default_cluster.as_deref().and_then(|name| keyring.cluster(name)),
+        }
+    }
+}
