@@ -1,12 +1,22 @@
-//! The configuration as meant: everything present, checked and resolved. [`file`] holds it as written.
+//! The configuration as meant: everything present, checked and resolved. [`settings`] is the table of its keys, and
+//! [`file`] reads it as written.
 
-pub mod file;
+mod check;
+mod file;
+mod mistakes;
+pub mod print;
+pub mod secret;
+pub mod settings;
+mod unknown;
+pub mod written;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use mistakes::{Mistake, Mistakes};
 
 /// What one node is told to be.
 #[derive(Clone, Debug)]
@@ -39,7 +49,7 @@ pub struct GatewayConfig {
     pub limits: LimitsConfig,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HttpDenials {
     /// The status of the table, with a JSON body.
     Status,

@@ -1,0 +1,14 @@
+//! All integration tests in one binary: it is linked once, and its tests run side by side.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test fails by panicking, and reads clocks for its deadlines"
+)]
+
+mod config;
+mod harness;
+mod supply;
+mod tidy;
