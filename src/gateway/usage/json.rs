@@ -323,8 +323,10 @@ mod tests {
 
     const BROKEN: Reading = Reading::nothing(Form::Malformed);
 
-    /// The text and what it says.
-    const SAMPLES: &[(&str, Option<u64>, Option<u64>, Option<i64>)] = &[
+    /// A text, and the read units, write units and code it says.
+    type Sample = (&'static str, Option<u64>, Option<u64>, Option<i64>);
+
+    const SAMPLES: &[Sample] = &[
         (
             r#"{"request_id":"r","code":0,"message":"","output":[{"doc_op":"insert","id":"1","code":-7}],"usage":{"write_units":4}}"#,
             None,
