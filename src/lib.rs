@@ -10,7 +10,11 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod feed;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
+pub mod gateway;
 pub mod key;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
+pub mod limits;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
 pub mod meter;
 pub mod principal;

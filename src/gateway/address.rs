@@ -1,0 +1,108 @@
+//! Where a call came from, for allow-lists and the log.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use ipnet::IpNet;
+
+use crate::verdict::Denial;
+
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The address of the client: the peer's own, or, where the peer is a trusted proxy, the right-most address in `X-Forwarded-For`
+/// that is not one. Everything further left was written by somebody we do not know. Read it before the headers are cleaned.
+///
+/// An entry that is no address ends the search at the proxy that passed it on. An IPv4 address in IPv6 form is an IPv4 address.
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let mut address = peer.to_canonical();
+    let values = headers.get_all(&FORWARDED_FOR).iter().rev();
+    let mut hops = values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
+    while contains(trusted, address) {
+        match hops.next().and_then(|hop| parse(hop.trim())) {
+            Some(hop) => address = hop,
+            None => break,
+        }
+    }
+    address
+}
+
+/// Whether an allow-list lets an address in. An empty list lets everybody in.
+pub fn allowed(address: IpAddr, allow_ips: &[IpNet]) -> Result<(), Denial> {
+    let open = allow_ips.is_empty() || contains(allow_ips, address.to_canonical());
+    if open { Ok(()) } else { Err(Denial::AddressNotAllowed) }
+}
+
+/// Whether one of the networks contains an address in its canonical form.
+pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| match (network, address) {
+        // A network of IPv4 addresses in IPv6 form: ::ffff:0:0/96 and smaller.
+        (IpNet::V6(mapped), IpAddr::V4(v4)) if mapped.prefix_len() >= 96 => mapped.contains(&v4.to_ipv6_mapped()),
+        _ => network.contains(&address),
+    })
+}
+
+/// With or without a port, in brackets or without.
+fn parse(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
+    let address = bare.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn client(peer: &str, forwarded: &[&str], trusted: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(&FORWARDED_FOR, value.parse().unwrap());
+        }
+        client_address(ip(peer), &headers, &nets(trusted)).to_string()
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        assert_eq!(client("9.9.9.9", &["1.1.1.1"], &[]), "9.9.9.9");
+        assert_eq!(client("9.9.9.9", &["1.1.1.1"], &["10.0.0.0/8"]), "9.9.9.9");
+    }
+
+    #[test]
+    fn the_right_most_address_that_is_not_trusted_is_the_client() {
+        let trusted = &["10.0.0.0/8", "fd00::/8"];
+        assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.1.1.1"], trusted), "1.1.1.1");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6", "1.1.1.1, 10.0.0.2"], trusted), "1.1.1.1");
+        assert_eq!(client("::ffff:10.0.0.1", &["6.6.6.6,::ffff:1.1.1.1,[fd00::1]:80"], trusted), "1.1.1.1");
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]:5000"], trusted), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1:80"], trusted), "1.1.1.1");
+    }
+
+    #[test]
+    fn without_a_usable_entry_the_last_known_hop_is_the_client() {
+        let trusted = &["10.0.0.0/8"];
+        for forwarded in [&[][..], &[""], &["unknown"], &["1.1.1.1, "], &["1.1.1.1, _hidden"]] {
+            assert_eq!(client("10.0.0.1", forwarded, trusted), "10.0.0.1", "{forwarded:?}");
+        }
+        assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"], trusted), "10.0.0.3");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, x, 10.0.0.2"], trusted), "10.0.0.2");
+    }
+
+    #[test]
+    fn an_allow_list_lets_in_whom_it_contains() {
+        assert_eq!(allowed(ip("1.2.3.4"), &[]), Ok(()));
+        assert_eq!(allowed(ip("1.2.3.4"), &nets(&["1.2.3.0/24"])), Ok(()));
+        assert_eq!(allowed(ip("::ffff:1.2.3.4"), &nets(&["1.2.3.0/24"])), Ok(()));
+        assert_eq!(allowed(ip("1.2.3.4"), &nets(&["::ffff:1.2.3.0/120"])), Ok(()));
+        for list in [&["1.2.4.0/24"][..], &["::/0"], &["127.0.0.1/32"]] {
+            assert_eq!(allowed(ip("1.2.3.4"), &nets(list)), Err(Denial::AddressNotAllowed), "{list:?}");
+        }
+    }
+}

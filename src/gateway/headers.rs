@@ -1,0 +1,380 @@
+//! The headers of a call, both ways: what belongs to one connection stays there, nobody but us says who the caller is, and the
+//! answer comes back readable.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{
+    ACCEPT_ENCODING, ALT_SVC, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, HeaderName,
+    HeaderValue, IF_RANGE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri;
+
+use crate::principal::{AccountId, Incarnation, KeyId};
+use crate::time::Hour;
+use crate::verdict::Denial;
+
+/// Set on every answer, and on every call that goes upstream.
+pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static ACCOUNT: HeaderName = HeaderName::from_static("x-tollgate-account");
+static KEY_ID: HeaderName = HeaderName::from_static("x-tollgate-key-id");
+static USAGE: HeaderName = HeaderName::from_static("x-tollgate-usage");
+static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+static TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// Headers of one connection (RFC 9110, 7.6.1), in both directions. `TE` is treated by itself, `Trailer` passes.
+static HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Headers that `Connection` cannot make us drop: with them the message would be another one.
+static NEVER_NOMINATED: [HeaderName; 3] = [HOST, CONTENT_LENGTH, CONTENT_TYPE];
+
+/// What the service is not told. hyper has answered `Expect` itself. A part of a document would hide the usage at its end. Where a
+/// call came from is nothing that the service could check, so it is not told what the client or a proxy claimed.
+static NOT_FOR_THE_SERVICE: [HeaderName; 8] = [
+    EXPECT,
+    RANGE,
+    IF_RANGE,
+    FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-real-ip"),
+];
+
+/// Who is charged for a call and where, as the service is told. Made once per call; setting it copies nothing.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    account: HeaderValue,
+    key_id: HeaderValue,
+    usage: HeaderValue,
+}
+
+impl Stamp {
+    /// `sequence` tells the calls of one incarnation apart. The stamp of a call that is sent again is the same.
+    pub fn new(account: AccountId, key_id: KeyId, incarnation: Incarnation, hour: Hour, sequence: u64) -> Self {
+        // Long enough for all of it, so that there is one allocation.
+        let mut text = String::with_capacity(128);
+        let mut ends = [0; 3];
+        let parts =
+            [format_args!("{account}"), format_args!("{key_id}"), format_args!("{incarnation};{hour};{sequence}")];
+        for (part, end) in parts.into_iter().zip(&mut ends) {
+            // Writing to a string does not fail.
+            let _ = text.write_fmt(part);
+            *end = text.len();
+        }
+        let [account, key_id, usage] = ends;
+        let text = Bytes::from(text);
+        Self {
+            account: value(text.slice(..account)),
+            key_id: value(text.slice(account..key_id)),
+            usage: value(text.slice(key_id..usage)),
+        }
+    }
+}
+
+/// Ids and numbers are visible ASCII, which is always a value.
+fn value(text: Bytes) -> HeaderValue {
+    HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Makes the headers of a request those of the call upstream. `Host` stays as the client sent it.
+///
+/// The key must have been taken out before ([`super::extract::take_out`]), and whatever is read from the client's headers has to
+/// be read before too.
+pub fn to_upstream(headers: &mut HeaderMap, stamp: &Stamp, request_id: &HeaderValue) {
+    let trailers = accepts_trailers(headers);
+    remove_hop_by_hop(headers);
+    for name in &NOT_FOR_THE_SERVICE {
+        headers.remove(name);
+    }
+    remove_where(headers, is_ours);
+    if trailers {
+        headers.insert(TE, TRAILERS.clone());
+    }
+    // Without these the service may choose a coding by itself.
+    headers.insert(ACCEPT_ENCODING, IDENTITY.clone());
+    if headers.contains_key(&GRPC_ACCEPT_ENCODING) {
+        headers.insert(&GRPC_ACCEPT_ENCODING, IDENTITY.clone());
+    }
+    headers.insert(&ACCOUNT, stamp.account.clone());
+    headers.insert(&KEY_ID, stamp.key_id.clone());
+    headers.insert(&USAGE, stamp.usage.clone());
+    headers.insert(&REQUEST_ID, request_id.clone());
+}
+
+/// For a call that came without `Host` (HTTP/2, or an absolute address) and goes on over HTTP/1.1.
+pub fn set_host(headers: &mut HeaderMap, authority: &uri::Authority) -> Result<(), Denial> {
+    if !headers.contains_key(HOST) {
+        headers.insert(HOST, HeaderValue::from_str(authority.as_str()).map_err(|_| Denial::Malformed)?);
+    }
+    Ok(())
+}
+
+/// Makes the headers of an answer those that the client gets.
+///
+/// Besides what belongs to the other connection it loses what is ours to say: `Alt-Svc` would lead clients around the gateway, and
+/// a key is for servers, so no answer ever tells a browser that it may be read (CORS).
+pub fn to_client(headers: &mut HeaderMap, request_id: &HeaderValue) {
+    remove_hop_by_hop(headers);
+    headers.remove(ALT_SVC);
+    remove_where(headers, |name| is_ours(name) || name.starts_with("access-control-"));
+    headers.insert(&REQUEST_ID, request_id.clone());
+}
+
+/// Removes from trailers, of a request or an answer, what must not stand there or would be forged.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    for name in [HOST, CONTENT_LENGTH, super::extract::TOKEN.clone(), http::header::AUTHORIZATION] {
+        trailers.remove(name);
+    }
+    remove_where(trailers, is_ours);
+}
+
+/// The deadline a gRPC client set: one to eight digits and a unit. More than one, or any other form, is [`Denial::Malformed`].
+pub fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Denial> {
+    let mut values = headers.get_all(&GRPC_TIMEOUT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => timeout(value.as_bytes()).map(Some).ok_or(Denial::Malformed),
+        (Some(_), Some(_)) => Err(Denial::Malformed),
+    }
+}
+
+fn timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = digits.iter().fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0'));
+    match unit {
+        b'H' => Some(Duration::from_secs(number * 3600)),
+        b'M' => Some(Duration::from_secs(number * 60)),
+        b'S' => Some(Duration::from_secs(number)),
+        b'm' => Some(Duration::from_millis(number)),
+        b'u' => Some(Duration::from_micros(number)),
+        b'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let mut tokens = headers.get_all(TE).iter().flat_map(tokens);
+    tokens.any(|token| token.eq_ignore_ascii_case("trailers"))
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        remove_nominated(headers);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    // Trailers are asked for anew, see `to_upstream`.
+    headers.remove(TE);
+}
+
+/// Removes what `Connection` names. Ours are set after this, so a client cannot name them away.
+fn remove_nominated(headers: &mut HeaderMap) {
+    let nominated: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(tokens)
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+        .collect();
+    for name in nominated.iter().filter(|name| !NEVER_NOMINATED.contains(name)) {
+        headers.remove(name);
+    }
+}
+
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    value.to_str().unwrap_or_default().split(',').map(str::trim)
+}
+
+/// Names that only the gateway may set. Some services read `_` as `-`, so both spellings are meant.
+fn is_ours(name: &str) -> bool {
+    let is = |ours: &str, name: &str| ours.bytes().eq(name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte }));
+    name.starts_with('x') && (name.get(..11).is_some_and(|start| is("x-tollgate-", start)) || is("x-request-id", name))
+}
+
+/// Removes the headers whose names are so. Usually there are none, and then this looks at each name once.
+fn remove_where(headers: &mut HeaderMap, so: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| so(name.as_str())).cloned() {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::principal::ID_BYTES;
+
+    const OUR_ID: HeaderValue = HeaderValue::from_static("r-1");
+
+    fn stamp() -> Stamp {
+        Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), Incarnation([3; ID_BYTES]), Hour(492_777), u64::MAX)
+    }
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn upstream(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = map(&[]);
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        to_upstream(&mut headers, &stamp(), &OUR_ID);
+        headers
+    }
+
+    /// Asserts that exactly these headers are there beside the ones set on every call.
+    fn assert_left(mut headers: HeaderMap, left: &[(&'static str, &'static str)]) {
+        for name in ["x-tollgate-account", "x-tollgate-key-id", "x-tollgate-usage", "x-request-id", "accept-encoding"] {
+            assert!(headers.remove(name).is_some(), "{name}");
+        }
+        assert_eq!(headers, map(left));
+    }
+
+    #[test]
+    fn the_service_is_told_who_is_charged() {
+        let headers = upstream(&[]);
+        let (account, key, incarnation) = (AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), Incarnation([3; ID_BYTES]));
+        assert_eq!(headers["x-tollgate-account"], account.to_string());
+        assert_eq!(headers["x-tollgate-key-id"], key.to_string());
+        assert_eq!(headers["x-tollgate-usage"], format!("{incarnation};{};18446744073709551615", Hour(492_777)));
+        assert_eq!(headers["x-request-id"], "r-1");
+        assert_eq!(headers["accept-encoding"], "identity");
+    }
+
+    #[test]
+    fn a_forged_identity_does_not_get_through() {
+        let headers = upstream(&[
+            ("x-tollgate-account", "acc_forged"),
+            ("x-tollgate-account", "acc_forged_too"),
+            ("x_tollgate_account", "acc_forged"),
+            ("x-tollgate-anything", "forged"),
+            ("x-request-id", "forged"),
+            ("x_request_id", "forged"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("forwarded", "for=127.0.0.1"),
+            ("x-real-ip", "127.0.0.1"),
+            ("x-tollgat", "harmless"),
+        ]);
+        assert_eq!(headers.get_all("x-tollgate-account").iter().count(), 1);
+        assert_left(headers, &[("x-tollgat", "harmless")]);
+    }
+
+    #[test]
+    fn nominating_our_headers_does_not_remove_them() {
+        let headers = upstream(&[
+            ("connection", "X-Tollgate-Account, x-request-id, close"),
+            ("connection", "accept-encoding, x-mine, Host, content-length, content-type"),
+            ("host", "a.test"),
+            ("content-length", "3"),
+            ("content-type", "application/json"),
+            ("x-mine", "1"),
+        ]);
+        assert_left(headers, &[("host", "a.test"), ("content-length", "3"), ("content-type", "application/json")]);
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_stays_there() {
+        let fields = [
+            ("connection", "keep-alive, Upgrade, HTTP2-Settings"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "Basic x"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "gzip, Trailers;q=0.5, trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAM"),
+            ("expect", "100-continue"),
+            ("range", "bytes=0-1"),
+            ("trailer", "x-sum"),
+            ("collection-name", "c"),
+        ];
+        assert_left(upstream(&fields), &[("te", "trailers"), ("trailer", "x-sum"), ("collection-name", "c")]);
+        assert!(!upstream(&[("te", "gzip")]).contains_key(TE));
+        let mut answer = map(&fields[..7]);
+        to_client(&mut answer, &OUR_ID);
+        assert_eq!(answer, map(&[("x-request-id", "r-1")]));
+    }
+
+    #[test]
+    fn answers_are_asked_for_uncompressed() {
+        let headers =
+            upstream(&[("accept-encoding", "gzip, deflate"), ("grpc-accept-encoding", "identity, deflate, gzip")]);
+        assert_eq!(headers["accept-encoding"], "identity");
+        assert_eq!(headers["grpc-accept-encoding"], "identity");
+    }
+
+    #[test]
+    fn a_client_gets_our_request_id_and_nothing_that_is_ours_to_say() {
+        let mut answer = map(&[
+            ("x-request-id", "theirs"),
+            ("x-tollgate-account", "acc_x"),
+            ("alt-svc", "h3=\":443\""),
+            ("access-control-allow-origin", "*"),
+            ("content-length", "3"),
+        ]);
+        to_client(&mut answer, &OUR_ID);
+        assert_eq!(answer, map(&[("x-request-id", "r-1"), ("content-length", "3")]));
+    }
+
+    #[test]
+    fn trailers_carry_neither_identity_nor_framing() {
+        let mut trailers = map(&[
+            ("x-tollgate-account", "a"),
+            ("dashvector-auth-token", "k"),
+            ("content-length", "1"),
+            ("grpc-status", "0"),
+        ]);
+        clean_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("grpc-status", "0")]));
+    }
+
+    #[test]
+    fn a_host_is_set_only_where_there_is_none() {
+        let mut headers = HeaderMap::new();
+        set_host(&mut headers, &"A.test:80".parse().unwrap()).unwrap();
+        set_host(&mut headers, &"b.test".parse().unwrap()).unwrap();
+        assert_eq!(headers[HOST], "A.test:80");
+    }
+
+    #[test]
+    fn a_grpc_timeout_has_up_to_eight_digits_and_a_unit() {
+        let of = |value: &'static str| grpc_timeout(&map(&[("grpc-timeout", value)]));
+        assert_eq!(grpc_timeout(&HeaderMap::new()), Ok(None));
+        for (value, nanos) in [
+            ("3S", 3_000_000_000_u128),
+            ("2M", 120_000_000_000),
+            ("1H", 3_600_000_000_000),
+            ("5m", 5_000_000),
+            ("5u", 5000),
+            ("5n", 5),
+            ("0n", 0),
+        ] {
+            assert_eq!(of(value).map(|timeout| timeout.map(|timeout| timeout.as_nanos())), Ok(Some(nanos)), "{value}");
+        }
+        assert_eq!(of("99999999H"), Ok(Some(Duration::from_secs(99_999_999 * 3600))));
+        for value in ["", "S", "3", "3s", "-3S", "+3S", "3.5S", "123456789S", "3S,4S", " 3S", "3 S"] {
+            assert_eq!(of(value), Err(Denial::Malformed), "{value:?}");
+        }
+        let mut two = map(&[("grpc-timeout", "3S")]);
+        two.append("grpc-timeout", HeaderValue::from_static("3S"));
+        assert_eq!(grpc_timeout(&two), Err(Denial::Malformed));
+    }
+}

@@ -1,0 +1,278 @@
+//! The data plane. This file is the path of a call, step by step, top to bottom.
+
+pub mod accept;
+pub mod address;
+pub mod body;
+pub mod connection;
+mod drain;
+mod exchange;
+pub mod extract;
+pub mod form;
+mod forward;
+pub mod guard;
+pub mod headers;
+mod pool;
+mod respond;
+pub mod route;
+pub mod usage;
+mod verify;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, EXPECT, HOST};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+pub use self::body::Outgoing;
+pub use self::connection::Protocols;
+pub use self::pool::{Connector, sweep};
+pub use self::verify::{Admission, Destination, Verifier};
+
+use self::body::{UploadLimits, Uploading};
+use self::connection::Connection;
+use self::drain::Drains;
+use self::exchange::{Exchange, Opened};
+use self::form::HeadLimits;
+use self::forward::{Deadlines, Onward, forward};
+use self::guard::InCall;
+use self::headers::Stamp;
+use self::pool::Wanted;
+use self::respond::{Dialect, RequestId};
+use self::route::{Authority, GrpcServices};
+use crate::config::GatewayConfig;
+use crate::limits::{ConnectionCaps, ConnectionPermit, Limits, Permit};
+use crate::meter::record::{LineKey, Operation};
+use crate::meter::{Charge, Meter};
+use crate::telemetry::metrics::{ConnectionEnd, Metrics};
+use crate::verdict::Denial;
+
+/// Everything a call needs, shared by the data-plane threads.
+pub struct Gateway {
+    pub config: GatewayConfig,
+    pub(crate) protocols: Arc<Protocols>,
+    verifier: Verifier,
+    limits: Limits,
+    caps: ConnectionCaps,
+    meter: Arc<Meter>,
+    pub(crate) connector: Connector,
+    pub(crate) drains: Drains,
+    services: GrpcServices,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// What a gateway is made of.
+pub struct GatewayParts {
+    pub config: GatewayConfig,
+    pub protocols: Protocols,
+    pub verifier: Verifier,
+    pub limits: Limits,
+    pub caps: ConnectionCaps,
+    pub meter: Arc<Meter>,
+    pub connector: Connector,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Gateway {
+    pub fn new(parts: GatewayParts) -> Self {
+        let GatewayParts { config, protocols, verifier, limits, caps, meter, connector, metrics } = parts;
+        let drains = Drains::new(config.limits.abandoned_calls, config.limits.abandoned_drain, Arc::clone(&metrics));
+        let services = GrpcServices::new(&config.grpc_services);
+        let protocols = Arc::new(protocols);
+        Self { config, protocols, verifier, limits, caps, meter, connector, drains, services, metrics }
+    }
+
+    /// To be called on each data-plane thread before its first connection.
+    pub fn begin_thread(&self) {
+        self.meter.attach_thread();
+        tokio::spawn(sweep());
+    }
+
+    /// A place among the open connections, or nothing where a cap is reached.
+    pub fn connection_slot(&self, peer: IpAddr) -> Option<ConnectionPermit> {
+        match self.caps.open(peer.to_canonical()) {
+            Ok(permit) => {
+                self.metrics.connections_accepted.inc();
+                Some(permit)
+            }
+            Err(full) => {
+                self.metrics.connections_rejected.of(&ConnectionEnd::from(full)).inc();
+                None
+            }
+        }
+    }
+
+    /// Abandoned calls that are still being read on.
+    pub fn abandoned(&self) -> usize {
+        self.drains.live()
+    }
+
+    /// Serves one call. Whatever happens, the client gets an answer, and an admitted call gets exactly one outcome.
+    pub async fn call(
+        self: &Arc<Self>,
+        connection: &Connection,
+        in_call: InCall,
+        request: Request<Incoming>,
+    ) -> Response<Outgoing> {
+        let id = RequestId::next();
+        let (parts, body) = request.into_parts();
+        let dialect = if form::is_grpc(&parts) { Dialect::Grpc } else { Dialect::Http };
+        match self.serve(connection, &id, dialect, parts, body).await {
+            Ok((head, exchange, deadline)) => {
+                let (mut head, ()) = head.into_parts();
+                headers::to_client(&mut head.headers, id.header());
+                Response::from_parts(head, Outgoing::relayed(exchange, deadline, in_call))
+            }
+            Err(denial) => {
+                self.metrics.denials.of(&denial).inc();
+                tracing::debug!(request_id = id.text(), address = %connection.address, reason = denial.row().label, "a call was denied");
+                respond::deny(denial, dialect, self.config.http_denials, &id, in_call)
+            }
+        }
+    }
+
+    /// The steps of a call. Each needs what the one before it gives.
+    async fn serve(
+        self: &Arc<Self>,
+        connection: &Connection,
+        id: &RequestId,
+        dialect: Dialect,
+        mut parts: Parts,
+        body: Incoming,
+    ) -> Result<(Response<()>, Option<Box<Exchange>>, Instant), Denial> {
+        // A body that will not be passed on is read on for a while, or the denial would be lost to a reset.
+        let mut unread = UnreadBody::new(self, &parts, body);
+        // Form first: what is ambiguous must not be looked at any further.
+        form::check_form(&parts, HeadLimits::from(&self.config.limits))?;
+        let limits = self.upload_limits(dialect);
+        check_length(&parts, limits)?;
+        let timeout = if dialect == Dialect::Grpc { headers::grpc_timeout(&parts.headers)? } else { None };
+        let from = address::client_address(connection.address, &parts.headers, &self.config.trusted_proxies);
+        // The key, its account and the cluster, under one lease.
+        let admission = {
+            let authority = route::authority(&parts)?;
+            let key = extract::presented(&parts)?;
+            let to = match &authority {
+                Authority::Name(name) => Destination::Host(name),
+                Authority::Machine(_) => Destination::Default,
+            };
+            self.verifier.verify(key, to, from).await?
+        };
+        let browser = extract::is_browser_call(&parts.headers);
+        if browser && !self.config.allow_browser {
+            return Err(Denial::BrowserCall);
+        }
+        let permit = self.limits.admit(admission.verified.account_id(), admission.at)?;
+        // From here on the call is counted, whatever becomes of it.
+        let operation = self.operation(dialect, &parts);
+        let charge = self.open_charge(&admission, operation, browser)?;
+        let authority = authority_of(&parts)?;
+        self.dress(&mut parts, &admission, &charge, id);
+        let (body, upload) = Uploading::new(unread.take().ok_or(Denial::Malformed)?, limits);
+        let exchange = Exchange::new(Opened { gateway: Arc::clone(self), charge, permit, dialect, operation, upload });
+        let deadlines = self.deadlines(timeout);
+        let wanted = if dialect == Dialect::Grpc { Wanted::Http2 } else { Wanted::Any };
+        let onward = Onward { cluster: admission.verified.cluster(), wanted, authority, deadlines };
+        let (head, exchange) = forward(self, onward, Request::from_parts(parts, body), exchange).await?;
+        Ok((head, exchange, deadlines.total))
+    }
+
+    fn operation(&self, dialect: Dialect, parts: &Parts) -> Operation {
+        match dialect {
+            Dialect::Grpc => route::grpc_operation(&parts.method, parts.uri.path(), &self.services),
+            Dialect::Http => route::http_operation(&parts.method, parts.uri.path()),
+        }
+    }
+
+    fn open_charge(&self, admission: &Admission, operation: Operation, browser: bool) -> Result<Charge, Denial> {
+        let verified = &admission.verified;
+        let (account_id, key_id) = (verified.account_id(), verified.key_id());
+        let key = LineKey { account_id, key_id, cluster_id: verified.cluster().cluster_id, operation };
+        self.meter.open_charge(key, admission.wall, browser).map_err(|error| {
+            tracing::error!(%error, "a call could not be metered and was not passed on");
+            Denial::CannotMeter
+        })
+    }
+
+    /// Takes the client's secrets and claims out of the head, and puts in who is charged.
+    fn dress(&self, parts: &mut Parts, admission: &Admission, charge: &Charge, id: &RequestId) {
+        let verified = &admission.verified;
+        let incarnation = self.meter.incarnation();
+        let stamp =
+            Stamp::new(verified.account_id(), verified.key_id(), incarnation, charge.hour(), charge.sequence());
+        extract::take_out(&mut parts.headers);
+        headers::to_upstream(&mut parts.headers, &stamp, id.header());
+    }
+
+    fn upload_limits(&self, dialect: Dialect) -> UploadLimits {
+        let limits = &self.config.limits;
+        let bytes = match dialect {
+            Dialect::Http => limits.http_body_bytes,
+            Dialect::Grpc => limits.grpc_message_bytes.saturating_add(5),
+        };
+        UploadLimits { bytes, slow_rate: limits.slow_body_rate, slow_after: limits.slow_body_after }
+    }
+
+    fn deadlines(&self, timeout: Option<Duration>) -> Deadlines {
+        let limits = &self.config.limits;
+        let total = timeout.map_or(limits.total, |timeout| timeout.min(limits.total));
+        Deadlines { total: Instant::now() + total, first_byte: limits.upstream_first_byte }
+    }
+}
+
+/// A declared length is believed, so that a body that is too large is refused before it is sent.
+fn check_length(parts: &Parts, limits: UploadLimits) -> Result<(), Denial> {
+    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|bytes| bytes > limits.bytes) { Err(Denial::BodyTooLarge) } else { Ok(()) }
+}
+
+/// The authority as the client wrote it, for the call upstream.
+fn authority_of(parts: &Parts) -> Result<HeaderValue, Denial> {
+    if let Some(host) = parts.headers.get(HOST) {
+        return Ok(host.clone());
+    }
+    let authority = parts.uri.authority().ok_or(Denial::Malformed)?;
+    HeaderValue::from_str(authority.as_str()).map_err(|_| Denial::Malformed)
+}
+
+/// A request body until somebody takes it. If nobody does, it is read on in the background, within bounds.
+struct UnreadBody {
+    body: Option<Incoming>,
+    patience: Duration,
+    most: u64,
+}
+
+impl UnreadBody {
+    fn new(gateway: &Gateway, parts: &Parts, body: Incoming) -> Self {
+        let limits = &gateway.config.limits;
+        // A client that waits for `100 Continue` has sent nothing yet, and need not.
+        let most = if parts.headers.contains_key(EXPECT) { 0 } else { limits.denial_read_on_bytes };
+        Self { body: Some(body), patience: limits.denial_read_on, most }
+    }
+
+    fn take(&mut self) -> Option<Incoming> {
+        self.body.take()
+    }
+}
+
+impl Drop for UnreadBody {
+    fn drop(&mut self) {
+        let body = self.body.take().filter(|body| !http_body::Body::is_end_stream(body) && self.most > 0);
+        if let (Some(body), Ok(runtime)) = (body, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(tokio::time::timeout(self.patience, read_on(body, self.most)));
+        }
+    }
+}
+
+async fn read_on(mut body: Incoming, most: u64) {
+    let mut read = 0;
+    while let Some(Ok(frame)) = http_body_util::BodyExt::frame(&mut body).await {
+        read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if read > most {
+            return;
+        }
+    }
+}
