@@ -110,6 +110,8 @@ async fn accept(gateway: Arc<Gateway>, listener: TcpListener, drain: Drain) {
         Err(error) => return tracing::error!(%error, "a listener could not be used"),
     };
     let mut stop = drain.stop.subscribe();
+    // Counted like a connection, so that the drain waits until nobody can come in any more.
+    let _open = drain.enter();
     loop {
         // Once told to stop, what the kernel has accepted already is still served; then the listener is closed.
         let stopping = *stop.borrow_and_update();

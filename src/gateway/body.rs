@@ -83,14 +83,19 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Own(content) => content.is_empty(),
-            Content::Relayed(relayed) => relayed.exchange.as_ref().is_none_or(|exchange| exchange.answer().is_end_stream()),
+            Content::Relayed(relayed) => {
+                relayed.exchange.as_ref().is_none_or(|exchange| exchange.answer().is_end_stream())
+            }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Own(content) => SizeHint::with_exact(content.len() as u64),
-            Content::Relayed(relayed) => relayed.exchange.as_ref().map_or_else(|| SizeHint::with_exact(0), |exchange| exchange.answer().size_hint()),
+            Content::Relayed(relayed) => relayed
+                .exchange
+                .as_ref()
+                .map_or_else(|| SizeHint::with_exact(0), |exchange| exchange.answer().size_hint()),
         }
     }
 }
@@ -213,6 +218,7 @@ struct Slow {
 }
 
 impl Uploading {
+    /// The body to send, and what is known of it while it is sent.
     pub fn new(inner: Incoming, limits: UploadLimits) -> (Self, Arc<Upload>) {
         let upload = Arc::new(Upload::default());
         if inner.is_end_stream() {
@@ -224,9 +230,8 @@ impl Uploading {
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let UploadLimits { slow_rate, slow_after, .. } = self.limits;
         let bytes = self.upload.bytes();
-        let slow = self
-            .slow
-            .get_or_insert_with(|| Box::new(Slow { timer: Box::pin(tokio::time::sleep(slow_after)), bytes }));
+        let slow =
+            self.slow.get_or_insert_with(|| Box::new(Slow { timer: Box::pin(tokio::time::sleep(slow_after)), bytes }));
         while slow.timer.as_mut().poll(cx).is_ready() {
             if bytes.saturating_sub(slow.bytes) < slow_rate.saturating_mul(slow_after.as_secs().max(1)) {
                 return Poll::Ready(());

@@ -9,16 +9,18 @@ use tokio::runtime::Handle;
 
 use crate::gateway::exchange::Exchange;
 use crate::meter::record::Outcome;
+use crate::telemetry::metrics::{DrainEnd, Metrics};
 
 pub struct Drains {
+    metrics: Arc<Metrics>,
     live: Arc<AtomicUsize>,
     most: usize,
     patience: Duration,
 }
 
 impl Drains {
-    pub fn new(most: usize, patience: Duration) -> Self {
-        Self { live: Arc::default(), most, patience }
+    pub fn new(most: usize, patience: Duration, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, live: Arc::default(), most, patience }
     }
 
     /// The number of abandoned calls being read on.
@@ -36,12 +38,17 @@ impl Drains {
             // When time runs out the exchange is dropped, and so counted as aborted.
             Ok(runtime) if self.live() <= self.most => {
                 let work = tokio::time::timeout(self.patience, work(exchange));
+                let metrics = Arc::clone(&self.metrics);
                 runtime.spawn(async move {
-                    let _ = work.await;
+                    let end = if work.await.is_ok() { DrainEnd::Finished } else { DrainEnd::Expired };
+                    metrics.abandoned_drains.of(&end).inc();
                     drop(place);
                 });
             }
-            _ => exchange.end_as(Outcome::ClientAbort),
+            _ => {
+                self.metrics.abandoned_drains.of(&DrainEnd::NoRoom).inc();
+                exchange.end_as(Outcome::ClientAbort);
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::gateway::usage::{Reading, UsageReader};
 use crate::limits::Permit;
 use crate::meter::record::{Operation, Outcome};
 use crate::meter::{Charge, Tally};
+use crate::telemetry::metrics::Call;
 
 pub struct Exchange {
     gateway: Arc<Gateway>,
@@ -196,7 +197,8 @@ impl Exchange {
         let units_missing = outcome == Outcome::Ok && self.operation.has_units() && !units.is_reported();
         let response_bytes = self.answer.as_ref().map_or(0, |answer| answer.bytes);
         charge.commit(outcome, Tally { request_bytes: self.upload.bytes(), response_bytes, units, units_missing });
-        self.gateway.metrics.calls(self.dialect, outcome).inc();
+        let call = Call { protocol: self.dialect.into(), outcome: outcome.into() };
+        self.gateway.metrics.calls.of(&call).inc();
     }
 }
 
@@ -204,7 +206,10 @@ impl Drop for Exchange {
     /// A panic, or a drain that ran out of time: counted with what is known.
     fn drop(&mut self) {
         let reading = self.reading();
-        self.commit(Outcome::Aborted, &reading);
+        // Before anything was sent, only a client that left drops its call.
+        let outcome =
+            if self.pooled.is_none() && !std::thread::panicking() { Outcome::ClientAbort } else { Outcome::Aborted };
+        self.commit(outcome, &reading);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::header::HOST;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
@@ -31,18 +32,26 @@ pub struct Deadlines {
     pub first_byte: Duration,
 }
 
+/// Where a call goes, and until when.
+pub struct Onward<'a> {
+    pub cluster: &'a Cluster,
+    pub wanted: Wanted,
+    /// The authority as the client wrote it.
+    pub authority: HeaderValue,
+    pub deadlines: Deadlines,
+}
+
 /// The head of an answer, and the exchange where its body is still to be read.
 pub type Answered = (Response<()>, Option<Box<Exchange>>);
 
 /// Sends the request and returns the head of the answer. On a denial the charge is committed.
 pub async fn forward(
     gateway: &Arc<Gateway>,
-    cluster: &Cluster,
-    wanted: Wanted,
+    onward: Onward<'_>,
     mut request: Request<Uploading>,
     mut exchange: Box<Exchange>,
-    deadlines: Deadlines,
 ) -> Result<Answered, Denial> {
+    let Onward { cluster, wanted, authority, deadlines } = onward;
     let path = request.uri().path_and_query().cloned();
     for attempt in 0..ATTEMPTS {
         let pooled = match connection(gateway, cluster, wanted, attempt).await {
@@ -58,7 +67,7 @@ pub async fn forward(
             }
         };
         let place = pooled.place();
-        address(&mut request, path.as_ref(), pooled.is_http2());
+        address(&mut request, path.as_ref(), &authority, pooled.http2_scheme());
         let reply = exchange.on(pooled).send(request);
         let (replied, returned) = InFlight::new(reply, exchange, deadlines).await;
         exchange = returned;
@@ -89,18 +98,23 @@ async fn connection(
 }
 
 /// HTTP/1.1 names the path alone and the authority in `Host`; HTTP/2 names both in the target.
-fn address(request: &mut Request<Uploading>, path: Option<&PathAndQuery>, is_http2: bool) {
+fn address(
+    request: &mut Request<Uploading>,
+    path: Option<&PathAndQuery>,
+    authority: &HeaderValue,
+    http2: Option<Scheme>,
+) {
     let path = path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    *request.version_mut() = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    *request.uri_mut() = match request.headers().get(http::header::HOST).map(HeaderValue::as_bytes) {
-        Some(host) if is_http2 => Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(host)
-            .path_and_query(path.clone())
-            .build()
-            .unwrap_or_else(|_| Uri::from(path)),
-        _ => Uri::from(path),
+    let Some(scheme) = http2 else {
+        *request.version_mut() = Version::HTTP_11;
+        *request.uri_mut() = Uri::from(path);
+        request.headers_mut().insert(HOST, authority.clone());
+        return;
     };
+    request.headers_mut().remove(HOST);
+    *request.version_mut() = Version::HTTP_2;
+    let target = Uri::builder().scheme(scheme).authority(authority.as_bytes()).path_and_query(path.clone()).build();
+    *request.uri_mut() = target.unwrap_or_else(|_| Uri::from(path));
 }
 
 /// The exchange broke before an answer came: says whose fault it was.

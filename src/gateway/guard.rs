@@ -171,7 +171,12 @@ impl<S> Guard<S> {
         Poll::Pending
     }
 
-    fn guard_write(&mut self, cx: &mut Context<'_>, asked: usize, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn guard_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        asked: usize,
+        wrote: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         let progress = match &wrote {
             Poll::Ready(Ok(wrote)) => Some((*wrote, asked)),
             Poll::Ready(Err(_)) => return wrote,

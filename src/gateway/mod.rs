@@ -201,8 +201,7 @@ impl Gateway {
     fn dress(&self, parts: &mut Parts, admission: &Admission, charge: &Charge, id: &RequestId) {
         let verified = &admission.verified;
         let incarnation = self.meter.incarnation();
-        let stamp =
-            Stamp::new(verified.account_id(), verified.key_id(), incarnation, charge.hour(), charge.sequence());
+        let stamp = Stamp::new(verified.account_id(), verified.key_id(), incarnation, charge.hour(), charge.sequence());
         extract::take_out(&mut parts.headers);
         headers::to_upstream(&mut parts.headers, &stamp, id.header());
     }

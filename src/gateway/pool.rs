@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::uri::Scheme;
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -92,6 +93,7 @@ pub struct Place {
     cluster_id: ClusterId,
     version: u64,
     peer: usize,
+    tls: bool,
 }
 
 enum Sender {
@@ -141,7 +143,8 @@ pub fn check_out(cluster: &Cluster, wanted: Wanted, attempt: usize) -> Result<Ch
         };
         let index = peers.choose().ok_or(ConnectError::NoPeer)?;
         let peer = peers.peers.get_mut(index).ok_or(ConnectError::NoPeer)?;
-        let place = Place { cluster_id: cluster.cluster_id, version: cluster.version, peer: index };
+        let tls = peer.target.tls.is_some();
+        let place = Place { cluster_id: cluster.cluster_id, version: cluster.version, peer: index, tls };
         match peer.take(wanted).filter(|_| attempt == 0) {
             Some(sender) => Ok(Checkout::Ready(Pooled { place, sender })),
             None => Ok(Checkout::Connect(place, Arc::clone(&peer.target))),
@@ -257,7 +260,10 @@ impl Peers {
         let start = self.next;
         self.next = self.next.wrapping_add(1);
         let in_turn = (0..count).map(|offset| start.wrapping_add(offset) % count);
-        in_turn.clone().find(|index| self.peers.get_mut(*index).is_some_and(Peer::is_in)).or_else(|| in_turn.clone().next())
+        in_turn
+            .clone()
+            .find(|index| self.peers.get_mut(*index).is_some_and(Peer::is_in))
+            .or_else(|| in_turn.clone().next())
     }
 }
 
@@ -346,8 +352,10 @@ impl Pooled {
         self.place
     }
 
-    pub fn is_http2(&self) -> bool {
-        matches!(self.sender, Sender::Http2(..))
+    /// Present where the connection speaks HTTP/2: the scheme to name in its targets.
+    pub fn http2_scheme(&self) -> Option<Scheme> {
+        let scheme = if self.place.tls { Scheme::HTTPS } else { Scheme::HTTP };
+        matches!(self.sender, Sender::Http2(..)).then_some(scheme)
     }
 
     /// Sends the request. What hyper could not begin to send comes back in the error and may be sent again.

@@ -5,12 +5,13 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::config::HttpDenials;
 use crate::gateway::body::Outgoing;
 use crate::gateway::guard::InCall;
+use crate::gateway::headers;
+use crate::telemetry::metrics::Protocol;
 use crate::verdict::Denial;
 
 /// How a client is to be answered.
@@ -20,20 +21,11 @@ pub enum Dialect {
     Grpc,
 }
 
-impl Dialect {
-    pub const ALL: [Self; 2] = [Self::Http, Self::Grpc];
-
-    /// gRPC needs HTTP/2; its content type alone does not make a call gRPC.
-    pub fn of(parts: &Parts) -> Self {
-        let grpc = parts.version == Version::HTTP_2
-            && parts.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        if grpc { Self::Grpc } else { Self::Http }
-    }
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Grpc => "grpc",
+impl From<Dialect> for Protocol {
+    fn from(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Http => Self::Http,
+            Dialect::Grpc => Self::Grpc,
         }
     }
 }
@@ -78,7 +70,6 @@ fn fresh() -> u128 {
     }
 }
 
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -96,10 +87,10 @@ pub fn deny(
         Dialect::Grpc => grpc(denial, id, in_call),
         Dialect::Http => http(denial, form, id, in_call),
     };
-    let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, id.header().clone());
+    let head = response.headers_mut();
+    head.insert(&headers::REQUEST_ID, id.header().clone());
     if let Some(seconds) = denial.retry_after() {
-        headers.insert(RETRY_AFTER, seconds.into());
+        head.insert(RETRY_AFTER, seconds.into());
     }
     response
 }
@@ -165,7 +156,7 @@ mod tests {
                 let response = deny(denial, Dialect::Http, form, &id, in_call());
                 let status = if form == HttpDenials::Status { denial.row().http } else { StatusCode::OK };
                 assert_eq!(response.status(), status);
-                assert_eq!(response.headers()[X_REQUEST_ID], id.text());
+                assert_eq!(response.headers()[&headers::REQUEST_ID], id.text());
                 let body = response.into_body().collect().await.unwrap().to_bytes();
                 let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
                 assert_eq!(body["code"], denial.row().code);

@@ -42,12 +42,7 @@ pub struct Admission {
 
 impl Verifier {
     /// The fast path: no waiting, no allocation, one look at the clock.
-    pub async fn verify(
-        &self,
-        key: PresentedKey<'_>,
-        to: Destination<'_>,
-        from: IpAddr,
-    ) -> Result<Admission, Denial> {
+    pub async fn verify(&self, key: PresentedKey<'_>, to: Destination<'_>, from: IpAddr) -> Result<Admission, Denial> {
         let digest = self.digester.digest(key);
         for attempt in 0..2 {
             let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));

@@ -5,6 +5,7 @@ use std::mem;
 
 use prometheus::{IntCounter, IntCounterVec, Opts};
 
+use crate::limits::Full;
 use crate::meter::record::Outcome;
 use crate::verdict::Denial;
 
@@ -78,8 +79,7 @@ macro_rules! labels {
 labels! {
     /// How a call came in.
     Protocol by "protocol" {
-        Http1 => "http1",
-        Http2 => "http2",
+        Http => "http",
         Grpc => "grpc",
     }
 }
@@ -124,6 +124,15 @@ labels! {
         Flood => "flood",
         Malformed => "malformed",
         ShuttingDown => "shutting_down",
+    }
+}
+
+impl From<Full> for ConnectionEnd {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Address => Self::PerAddress,
+            Full::Gateway => Self::Total,
+        }
     }
 }
 
