@@ -103,6 +103,10 @@ id!(
     UserId, "usr_"
 );
 id!(
+    /// A session of a user in the control plane. It is not the token.
+    SessionId, "ses_"
+);
+id!(
     /// One life of one gateway process. A restart is another incarnation.
     Incarnation, "gw_"
 );

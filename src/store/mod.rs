@@ -1,6 +1,10 @@
 //! The store: what is written down and shared. One trait for each of its readers; every store passes the same contract tests.
 
+pub mod accounts;
+pub mod audit;
+pub mod confirm;
 pub mod embedded;
+pub mod records;
 
 use std::time::Duration;
 
@@ -149,4 +153,11 @@ pub trait Ledger: Send + Sync {
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError>;
     /// Everything ever merged, summed over keys, hours and incarnations; from memory, never a read of the store.
     fn totals(&self) -> Vec<UsageTotal>;
+}
+
+/// A whole store. Each of its readers is given only the trait it needs.
+pub trait Store: FeedStore + Ledger + accounts::AccountStore {
+    fn store_id(&self) -> StoreId;
+    /// The lease in force.
+    fn lease(&self) -> Duration;
 }

@@ -1,0 +1,174 @@
+//! The audit log: append-only, each entry chained to the one before it by a hash. Pure: no store, no clock.
+
+use std::net::IpAddr;
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::principal::AccountId;
+use crate::time::WallTime;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorKind {
+    Operator,
+    Root,
+    Member,
+    System,
+}
+
+/// Who asked for a change, and from where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    pub kind: ActorKind,
+    /// A user id, or a name for who has none. Never a token.
+    pub id: String,
+    pub from: Option<IpAddr>,
+}
+
+impl Actor {
+    /// The program itself.
+    pub fn system() -> Self {
+        Self { kind: ActorKind::System, id: "system".to_owned(), from: None }
+    }
+}
+
+/// What happened, before it has its place in the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEvent {
+    pub at: WallTime,
+    pub actor: Actor,
+    /// `key.delete` and the like.
+    pub action: String,
+    /// The id of the thing changed.
+    pub subject: String,
+    /// Whose root user may read it.
+    pub account_id: Option<AccountId>,
+    /// What changed, for a person. Never a secret.
+    pub detail: Option<String>,
+}
+
+/// SHA-256 over an entry and, through the one before it, over all earlier ones. Hexadecimal in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainHash(pub [u8; 32]);
+
+/// What the first entry is chained to.
+pub const GENESIS: ChainHash = ChainHash([0; 32]);
+
+/// One entry of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// From 1, without a gap.
+    pub seq: u64,
+    pub at: WallTime,
+    pub actor: Actor,
+    pub action: String,
+    pub subject: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account_id: Option<AccountId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    pub previous: ChainHash,
+    pub hash: ChainHash,
+}
+
+/// A page of the log, newest first.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditQuery {
+    /// Only entries of this account.
+    pub account_id: Option<AccountId>,
+    /// Only entries with a smaller `seq`.
+    pub before: Option<u64>,
+    pub limit: usize,
+}
+
+/// What reading the whole chain gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditVerdict {
+    Whole { entries: u64 },
+    /// `seq` is the first place at which the chain does not hold.
+    Broken { seq: u64 },
+}
+
+impl AuditEntry {
+    /// Gives an event its place behind the entry (`seq`, hash) that is the last one so far; (0, [`GENESIS`]) where there is none.
+    pub fn chain(event: AuditEvent, last: (u64, ChainHash)) -> Self {
+        let AuditEvent { at, actor, action, subject, account_id, detail } = event;
+        let (seq, previous) = (last.0 + 1, last.1);
+        let mut entry = Self { seq, at, actor, action, subject, account_id, detail, previous, hash: GENESIS };
+        entry.hash = entry.computed();
+        entry
+    }
+
+    /// The hash this entry must have. Every field is preceded by its length, so no two entries share their bytes.
+    fn computed(&self) -> ChainHash {
+        let mut hash = Sha256::new();
+        let mut field = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        field(&self.previous.0);
+        field(&self.seq.to_be_bytes());
+        field(&self.at.0.to_be_bytes());
+        field(match self.actor.kind {
+            ActorKind::Operator => b"operator",
+            ActorKind::Root => b"root",
+            ActorKind::Member => b"member",
+            ActorKind::System => b"system",
+        });
+        field(self.actor.id.as_bytes());
+        field(self.actor.from.map(|from| from.to_string()).unwrap_or_default().as_bytes());
+        field(self.action.as_bytes());
+        field(self.subject.as_bytes());
+        field(self.account_id.as_ref().map_or(&[][..], |id| &id.0));
+        field(&[u8::from(self.detail.is_some())]);
+        field(self.detail.as_deref().unwrap_or_default().as_bytes());
+        ChainHash(hash.finalize().into())
+    }
+}
+
+/// Follows the chain as its entries are read, from the first one on.
+#[derive(Debug)]
+pub struct Verifier {
+    last: (u64, ChainHash),
+}
+
+impl Default for Verifier {
+    fn default() -> Self {
+        Self { last: (0, GENESIS) }
+    }
+}
+
+impl Verifier {
+    /// Takes the next entry, or gives the `seq` that should have stood there.
+    pub fn next(&mut self, entry: &AuditEntry) -> Result<(), u64> {
+        let seq = self.last.0 + 1;
+        let holds = entry.seq == seq && entry.previous == self.last.1 && entry.hash == entry.computed();
+        self.last = (seq, entry.hash);
+        if holds { Ok(()) } else { Err(seq) }
+    }
+
+    /// `head` is what the store believes the last entry to be; without it a cut end would not be seen.
+    pub fn finish(self, head: (u64, ChainHash)) -> AuditVerdict {
+        if self.last == head {
+            AuditVerdict::Whole { entries: head.0 }
+        } else {
+            AuditVerdict::Broken { seq: self.last.0.min(head.0) + 1 }
+        }
+    }
+}
+
+impl Serialize for ChainHash {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for ChainHash {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(serde::de::Error::custom)?;
+        bytes.try_into().map(Self).map_err(|_| serde::de::Error::custom("a hash has 32 bytes"))
+    }
+}
