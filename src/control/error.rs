@@ -64,7 +64,6 @@ kinds! {
     CodeReplayed => UNAUTHORIZED, "code_replayed", "This code was used already. Wait for the next one.";
     TooManyCodes => TOO_MANY_REQUESTS, "too_many_codes", "Too many wrong codes.";
     TooManyAttempts => TOO_MANY_REQUESTS, "too_many_attempts", "Too many failed attempts to sign in.";
-    KeyDeleted => CONFLICT, "key_deleted", "The key is deleted.";
     NotShowable => CONFLICT, "key_not_showable", "The key cannot be shown: it was sealed with another sealing key.";
     EmailTaken => CONFLICT, "email_taken", "A user with this e-mail address exists already.";
     HostTaken => CONFLICT, "host_taken", "A host name in the list belongs to a cluster already.";
@@ -84,7 +83,13 @@ kinds! {
 impl Problem {
     /// `detail` is shown to the caller: it must not hold anything that came with the request.
     pub fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { detail: Some(detail.into()), ..Self::from(Kind::Invalid) }
+        Self::from(Kind::Invalid).with_detail(detail)
+    }
+
+    /// As with [`Self::invalid`], nothing that came with the request.
+    #[must_use]
+    pub fn with_detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
     }
 
     /// When trying again makes sense: `Retry-After`, and `retry_after_s` in the body.
@@ -125,7 +130,9 @@ impl Problem {
     fn challenge(&self) -> Option<&'static str> {
         match self.kind {
             Kind::Unauthenticated | Kind::SignInFailed => Some(r#"Bearer realm="tollgate""#),
-            Kind::StepUpRequired | Kind::GrantInvalid | Kind::CodeInvalid | Kind::CodeReplayed => Some(STEP_UP_CHALLENGE),
+            Kind::StepUpRequired | Kind::GrantInvalid | Kind::CodeInvalid | Kind::CodeReplayed => {
+                Some(STEP_UP_CHALLENGE)
+            }
             _ => None,
         }
     }

@@ -13,12 +13,12 @@ use serde::de::DeserializeOwned;
 use super::error::{Kind, Problem};
 
 /// A JSON body of at most `MOST` bytes. An empty one reads like `{}`.
-pub struct Json<T, const MOST: usize = { 64 * 1024 }>(pub T);
+pub struct JsonBody<T, const MOST: usize = { 64 * 1024 }>(pub T);
 
 /// How long a body may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
-impl<S: Send + Sync, T: DeserializeOwned, const MOST: usize> FromRequest<S> for Json<T, MOST> {
+impl<S: Send + Sync, T: DeserializeOwned, const MOST: usize> FromRequest<S> for JsonBody<T, MOST> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
@@ -158,7 +158,8 @@ mod tests {
 
     #[test]
     fn only_json_is_read_as_json() {
-        let with = |value: &'static str| http::HeaderMap::from_iter([(CONTENT_TYPE, http::HeaderValue::from_static(value))]);
+        let with =
+            |value: &'static str| http::HeaderMap::from_iter([(CONTENT_TYPE, http::HeaderValue::from_static(value))]);
         assert!(is_json(&http::HeaderMap::new()));
         assert!(is_json(&with("Application/JSON; charset=utf-8")));
         assert!(!is_json(&with("application/x-www-form-urlencoded")));

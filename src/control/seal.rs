@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::secret_file::SecretBytes;
 use crate::principal::{AccountId, KeyId, UserId};
+use crate::store::records::Sealed;
 
 /// What a sealed value is, and whose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +45,17 @@ impl Sealer {
         Self { version, cipher: XChaCha20Poly1305::new(key.expose().into()) }
     }
 
-    pub fn seal(&self, owner: Owner, plain: &[u8]) -> Result<Vec<u8>, CannotSeal> {
+    pub fn seal(&self, owner: Owner, plain: &[u8]) -> Result<Sealed, CannotSeal> {
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce).map_err(|_| CannotSeal)?;
         let aad = associated_data(owner, self.version);
         let payload = Payload { msg: plain, aad: &aad };
         let ciphertext = self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| CannotSeal)?;
-        Ok([&[self.version], nonce.as_slice(), &ciphertext].concat())
+        Ok(Sealed([&[self.version], nonce.as_slice(), &ciphertext].concat()))
     }
 
-    pub fn open(&self, owner: Owner, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
-        let (version, rest) = sealed.split_first().ok_or(CannotOpen)?;
+    pub fn open(&self, owner: Owner, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
+        let (version, rest) = sealed.0.split_first().ok_or(CannotOpen)?;
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE>().ok_or(CannotOpen)?;
         if *version != self.version {
             return Err(CannotOpen);
@@ -113,11 +114,11 @@ mod tests {
         let sealer = sealer(1);
         let sealed = sealer.seal(OWNER, b"the key").unwrap();
         assert_ne!(sealed, sealer.seal(OWNER, b"the key").unwrap());
-        for at in 0..sealed.len() {
+        for at in 0..sealed.0.len() {
             let mut changed = sealed.clone();
-            changed[at] ^= 1;
+            changed.0[at] ^= 1;
             assert!(sealer.open(OWNER, &changed).is_err(), "byte {at}");
-            assert!(sealer.open(OWNER, &sealed[..at]).is_err(), "cut at {at}");
+            assert!(sealer.open(OWNER, &Sealed(sealed.0[..at].to_vec())).is_err(), "cut at {at}");
         }
     }
 

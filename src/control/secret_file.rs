@@ -6,13 +6,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::token::{Token, TokenHash};
+use super::token::{self, Token};
+use crate::store::records::TokenHash;
 
 /// 32 random bytes: a pepper or a sealing key. Wiped on drop, never printed.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct SecretBytes([u8; 32]);
+pub struct SecretBytes(Zeroizing<[u8; 32]>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
@@ -33,8 +33,8 @@ const MOST: u64 = 4096;
 
 impl SecretBytes {
     pub fn random() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes)?;
+        let mut bytes = Zeroizing::new([0; 32]);
+        getrandom::fill(bytes.as_mut_slice())?;
         Ok(Self(bytes))
     }
 
@@ -44,12 +44,14 @@ impl SecretBytes {
         let readings = [BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD];
         let decoded = readings.iter().find_map(|base64| base64.decode(text.as_bytes()).ok()).map(Zeroizing::new);
         let bytes = decoded.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
-        bytes.map(Self).ok_or_else(|| SecretFileError::NotThirtyTwoBytes { path: path.to_owned() })
+        bytes
+            .map(|bytes| Self(Zeroizing::new(bytes)))
+            .ok_or_else(|| SecretFileError::NotThirtyTwoBytes { path: path.to_owned() })
     }
 
     /// Writes a new file that only its owner may read. An existing file is an error: a secret is never overwritten.
     pub fn write_new(&self, path: &Path) -> Result<(), SecretFileError> {
-        let text = Zeroizing::new(BASE64.encode(&self.0));
+        let text = Zeroizing::new(BASE64.encode(self.0.as_slice()));
         write_new(path, &text)
     }
 
@@ -68,7 +70,7 @@ impl fmt::Debug for SecretBytes {
 pub fn read_token(path: &Path) -> Result<TokenHash, SecretFileError> {
     let text = read_trimmed(path)?;
     let fits = (16..=512).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if fits { Ok(TokenHash::of(text.as_bytes())) } else { Err(SecretFileError::NotAToken { path: path.to_owned() }) }
+    if fits { Ok(token::hash(text.as_bytes())) } else { Err(SecretFileError::NotAToken { path: path.to_owned() }) }
 }
 
 /// Writes a token into a new file that only its owner may read.

@@ -5,8 +5,10 @@ use std::fmt;
 use data_encoding::BASE64URL_NOPAD;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
+
+use crate::key::secrets_equal;
+use crate::store::records::TokenHash;
 
 /// The beginning of a session token; secret scanners know it by that.
 pub const SESSION: &str = "tgs_";
@@ -34,7 +36,7 @@ impl Token {
     }
 
     pub fn hash(&self) -> TokenHash {
-        TokenHash::of(self.expose().as_bytes())
+        hash(self.expose().as_bytes())
     }
 }
 
@@ -44,29 +46,14 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What is stored and compared of a token. A plain hash is enough for 256 random bits.
-#[derive(Clone, Copy)]
-pub struct TokenHash(pub [u8; 32]);
-
-impl TokenHash {
-    pub fn of(presented: &[u8]) -> Self {
-        Self(Sha256::digest(presented).into())
-    }
+/// What is stored and looked up by. A plain hash is enough for 256 random bits.
+pub fn hash(presented: &[u8]) -> TokenHash {
+    TokenHash(Sha256::digest(presented).into())
 }
 
 /// In a time that does not depend on where they differ.
-impl PartialEq for TokenHash {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
-    }
-}
-
-impl Eq for TokenHash {}
-
-impl fmt::Debug for TokenHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenHash(…)")
-    }
+pub fn hashes_equal(one: &TokenHash, other: &TokenHash) -> bool {
+    secrets_equal(&one.0, &other.0)
 }
 
 #[cfg(test)]
@@ -78,7 +65,7 @@ mod tests {
         let (one, other) = (Token::random(SESSION).unwrap(), Token::random(SESSION).unwrap());
         assert_eq!(one.expose().len(), 47);
         assert_ne!(one.expose(), other.expose());
-        assert_eq!(one.hash(), TokenHash::of(one.expose().as_bytes()));
+        assert_eq!(one.hash(), hash(one.expose().as_bytes()));
         assert_ne!(one.hash(), other.hash());
         assert_eq!(format!("{one:?} {:?}", one.hash()), "Token(…) TokenHash(…)");
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use data_encoding::BASE32_NOPAD;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use totp_rs::{Builder, Secret, Totp};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::time::WallTime;
 
@@ -26,19 +26,19 @@ impl Step {
 }
 
 /// What an authenticator shares with us: 160 random bits. Shown once, sealed at rest, never printed.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct TotpSecret([u8; SECRET_BYTES]);
+#[derive(Clone)]
+pub struct TotpSecret(Zeroizing<[u8; SECRET_BYTES]>);
 
 impl TotpSecret {
     pub fn random() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0; SECRET_BYTES];
-        getrandom::fill(&mut bytes)?;
+        let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
+        getrandom::fill(bytes.as_mut_slice())?;
         Ok(Self(bytes))
     }
 
     /// None where there are not 20 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
+        bytes.try_into().ok().map(|bytes| Self(Zeroizing::new(bytes)))
     }
 
     /// Reads RFC 4648 base32, without regard to case, spaces and padding. None where it is not one of 20 bytes.
@@ -50,12 +50,12 @@ impl TotpSecret {
     }
 
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        self.0.as_slice()
     }
 
     /// RFC 4648 base32, upper case, without padding: what a person types into an authenticator.
     pub fn to_base32(&self) -> Zeroizing<String> {
-        Zeroizing::new(BASE32_NOPAD.encode(&self.0))
+        Zeroizing::new(BASE32_NOPAD.encode(self.expose()))
     }
 
     /// The `otpauth:` URI behind an authenticator's QR code.
@@ -79,7 +79,7 @@ impl TotpSecret {
 
     fn totp(&self) -> Totp {
         let settings = Builder::new().with_digits(6).with_skew(1).with_step_duration(STEP_SECONDS);
-        settings.with_secret(Secret::new_stack(self.0)).build_noncompliant()
+        settings.with_secret(Secret::new_stack(*self.0)).build_noncompliant()
     }
 }
 

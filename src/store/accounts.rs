@@ -12,7 +12,8 @@ use crate::store::StoreError;
 use crate::store::audit::{Actor, AuditEntry, AuditQuery, AuditVerdict};
 use crate::store::confirm::{Confirmation, GatewayState};
 use crate::store::records::{
-    AccountRecord, ClusterRecord, Grant, GrantFor, KeyRecord, PasswordHash, Sealed, SessionRecord, TokenHash, UserRecord,
+    AccountRecord, ClusterRecord, Grant, GrantFor, KeyRecord, PasswordHash, Sealed, SessionRecord, TokenHash,
+    UserRecord,
 };
 use crate::time::WallTime;
 
@@ -233,8 +234,12 @@ pub trait AccountStore: Send + Sync {
         now: WallTime,
     ) -> Answer<Changed<ClusterRecord>>;
     /// Gives back what it deleted. Refused: `NotFound`.
-    async fn delete_cluster(&self, cluster_id: ClusterId, actor: Actor, now: WallTime)
-    -> Answer<Changed<ClusterRecord>>;
+    async fn delete_cluster(
+        &self,
+        cluster_id: ClusterId,
+        actor: Actor,
+        now: WallTime,
+    ) -> Answer<Changed<ClusterRecord>>;
 
     /// All rules in one step; a refused create costs nothing. Refused: `NotFound` (account), `IdentityUnverified`, `NoCluster`,
     /// `AccountSuspended`, `KeyLimitReached`, `DailyLimitReached`, `DigestTaken`, `IdTaken`.

@@ -86,9 +86,13 @@ pub struct AuditQuery {
 /// What reading the whole chain gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditVerdict {
-    Whole { entries: u64 },
+    Whole {
+        entries: u64,
+    },
     /// `seq` is the first place at which the chain does not hold.
-    Broken { seq: u64 },
+    Broken {
+        seq: u64,
+    },
 }
 
 impl AuditEntry {
