@@ -146,7 +146,7 @@ impl Default for Verifier {
 
 impl Verifier {
     /// Takes the next entry, or gives the `seq` that should have stood there.
-    pub fn next(&mut self, entry: &AuditEntry) -> Result<(), u64> {
+    pub fn take(&mut self, entry: &AuditEntry) -> Result<(), u64> {
         let seq = self.last.0 + 1;
         let holds = entry.seq == seq && entry.previous == self.last.1 && entry.hash == entry.computed();
         self.last = (seq, entry.hash);

@@ -1,0 +1,136 @@
+//! Sessions, step-ups and grants, within a transaction.
+
+use super::rows::{Rows, Span};
+use super::tables::{ACCOUNTS, SESSIONS, SESSIONS_BY_ID, SESSIONS_BY_USER, STEP_UPS, USERS};
+use super::writer::Tx;
+use crate::principal::{AccountId, SessionId};
+use crate::store::StoreError;
+use crate::store::accounts::{Answer, Refusal, StepUp};
+use crate::store::audit::{Actor, AuditEvent};
+use crate::store::records::{GrantFor, SessionRecord, TokenHash};
+use crate::time::WallTime;
+
+/// Sessions one user may have; another one closes the one that was idle for longest.
+const SESSIONS_PER_USER: usize = 64;
+
+pub fn open(tx: &mut Tx<'_>, session: &SessionRecord, actor: &Actor, now: WallTime) -> Answer<()> {
+    USERS.get(tx, &session.user_id)?.ok_or(Refusal::NotFound)?;
+    let taken = SESSIONS_BY_ID.get(tx, &session.session_id)?.is_some() || SESSIONS.get(tx, &session.token)?.is_some();
+    if taken {
+        return Err(Refusal::IdTaken.into());
+    }
+    make_room(tx, session, now)?;
+    put(tx, session)?;
+    tx.audit(event("session.open", session, actor, now))?;
+    Ok(())
+}
+
+fn make_room(tx: &mut Tx<'_>, coming: &SessionRecord, now: WallTime) -> Result<(), StoreError> {
+    let tokens = SESSIONS_BY_USER.list(tx, Span::prefix(&coming.user_id), usize::MAX)?;
+    let sessions = tokens.iter().map(|token| SESSIONS.get_promised(tx, token)).collect::<Result<Vec<_>, _>>()?;
+    let (mut live, expired): (Vec<_>, Vec<_>) = sessions.into_iter().partition(|session| session.expires_at > now);
+    live.sort_by_key(|session| session.last_seen);
+    let surplus = (live.len() + 1).saturating_sub(SESSIONS_PER_USER);
+    expired.iter().chain(live.iter().take(surplus)).try_for_each(|session| remove(tx, session))
+}
+
+pub fn find(rows: &impl Rows, token: TokenHash, now: WallTime) -> Result<Option<SessionRecord>, StoreError> {
+    Ok(SESSIONS.get(rows, &token)?.filter(|session| session.expires_at > now))
+}
+
+pub fn touch(tx: &mut Tx<'_>, token: TokenHash, now: WallTime, expires_at: WallTime) -> Result<(), StoreError> {
+    match find(tx, token, now)? {
+        Some(session) => tx.put(&SESSIONS, &token, &SessionRecord { last_seen: now, expires_at, ..session }),
+        None => Ok(()),
+    }
+}
+
+pub fn close(tx: &mut Tx<'_>, token: TokenHash, actor: &Actor, now: WallTime) -> Answer<()> {
+    let Some(session) = SESSIONS.get(tx, &token)? else {
+        return Ok(());
+    };
+    remove(tx, &session)?;
+    tx.audit(event("session.close", &session, actor, now))?;
+    Ok(())
+}
+
+fn put(tx: &mut Tx<'_>, session: &SessionRecord) -> Result<(), StoreError> {
+    tx.put(&SESSIONS, &session.token, session)?;
+    tx.put(&SESSIONS_BY_ID, &session.session_id, &session.token)?;
+    tx.put(&SESSIONS_BY_USER, &(session.user_id, session.session_id), &session.token)
+}
+
+/// A session that goes takes its grants with it.
+fn remove(tx: &mut Tx<'_>, session: &SessionRecord) -> Result<(), StoreError> {
+    tx.remove(&SESSIONS, &session.token)?;
+    tx.remove(&SESSIONS_BY_ID, &session.session_id)?;
+    tx.remove(&SESSIONS_BY_USER, &(session.user_id, session.session_id))?;
+    let Some(mut step_ups) = STEP_UPS.get(tx, &session.account_id)? else {
+        return Ok(());
+    };
+    step_ups.grants.retain(|grant| grant.session_id != session.session_id);
+    tx.put(&STEP_UPS, &session.account_id, &step_ups)
+}
+
+/// Uses the code up and keeps the grant. Codes only go forward, whoever of the account used them.
+pub fn step_up(tx: &mut Tx<'_>, step_up: &StepUp, actor: &Actor, now: WallTime) -> Answer<()> {
+    let StepUp { account_id, step, grant, rotate } = step_up;
+    ACCOUNTS.get(tx, account_id)?.ok_or(Refusal::NotFound)?;
+    let token = SESSIONS_BY_ID.get(tx, &grant.session_id)?.ok_or(Refusal::NotFound)?;
+    let session = find(tx, token, now)?.filter(|session| session.account_id == *account_id).ok_or(Refusal::NotFound)?;
+    let mut step_ups = STEP_UPS.get(tx, account_id)?.unwrap_or_default();
+    if let Some(last) = step_ups.last_step.filter(|last| step <= last) {
+        return Err(Refusal::CodeReplayed { next_step: last + 1 }.into());
+    }
+    step_ups.last_step = Some(*step);
+    step_ups.grants.retain(|kept| kept.expires_at > now);
+    step_ups.grants.push(*grant);
+    tx.put(&STEP_UPS, account_id, &step_ups)?;
+    if let Some(token) = rotate {
+        tx.remove(&SESSIONS, &session.token)?;
+        put(tx, &SessionRecord { token: *token, ..session.clone() })?;
+    }
+    let detail = match grant.action {
+        GrantFor::View(key_id) => format!("view {key_id}"),
+        GrantFor::Delete(key_id) => format!("delete {key_id}"),
+        GrantFor::Account => "account".to_owned(),
+    };
+    tx.audit(AuditEvent { detail: Some(detail), ..event("session.step_up", &session, actor, now) })?;
+    Ok(())
+}
+
+/// What a grant is shown for.
+#[derive(Clone, Copy)]
+pub struct Shown {
+    pub hash: TokenHash,
+    pub session_id: SessionId,
+    pub action: GrantFor,
+}
+
+/// Uses a grant up, within the step of the action it allows.
+pub fn consume(tx: &mut Tx<'_>, account_id: AccountId, shown: Shown, now: WallTime) -> Answer<()> {
+    let mut step_ups = STEP_UPS.get(tx, &account_id)?.unwrap_or_default();
+    let before = step_ups.grants.len();
+    step_ups.grants.retain(|grant| {
+        let allows = grant.hash == shown.hash
+            && grant.session_id == shown.session_id
+            && grant.action == shown.action
+            && grant.expires_at > now;
+        !allows
+    });
+    if step_ups.grants.len() == before {
+        return Err(Refusal::GrantInvalid.into());
+    }
+    Ok(tx.put(&STEP_UPS, &account_id, &step_ups)?)
+}
+
+fn event(action: &str, session: &SessionRecord, actor: &Actor, now: WallTime) -> AuditEvent {
+    AuditEvent {
+        at: now,
+        actor: actor.clone(),
+        action: action.to_owned(),
+        subject: session.session_id.to_string(),
+        account_id: Some(session.account_id),
+        detail: None,
+    }
+}
