@@ -9,6 +9,7 @@ pub mod cli;
 #[expect(clippy::disallowed_methods, reason = "this is the one place where clocks are read")]
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod feed;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
 pub mod gateway;

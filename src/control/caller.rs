@@ -1,0 +1,206 @@
+//! Who is asking. A handler takes one of these types as an argument; having one is the proof that the caller may.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+
+use super::Control;
+use super::error::{Kind, Problem};
+use super::token::{self, hashes_equal};
+use crate::clock;
+use crate::principal::AccountId;
+use crate::store::audit::{Actor, ActorKind};
+use crate::store::records::{Role, SessionRecord, TokenHash};
+
+/// Anybody with a credential that is good now.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    Operator(OperatorOnly),
+    Billing,
+    Root(RootOnly),
+    Member(SessionRecord, Source),
+}
+
+/// The operator, by its token.
+#[derive(Clone, Copy, Debug)]
+pub struct OperatorOnly {
+    source: Source,
+}
+
+/// The root user of an account, signed in.
+#[derive(Clone, Debug)]
+pub struct RootOnly {
+    pub session: SessionRecord,
+    source: Source,
+}
+
+/// The root user or a member, signed in.
+#[derive(Clone, Debug)]
+pub struct AccountUser {
+    pub session: SessionRecord,
+    source: Source,
+}
+
+/// Who may read usage: all of it, or that of one account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageReader {
+    All,
+    Of(AccountId),
+}
+
+/// The operator or the billing pipeline.
+#[derive(Clone, Copy, Debug)]
+pub struct MeterReader;
+
+/// The address a request came from, as the listener saw it. Absent where there is no listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source(pub Option<IpAddr>);
+
+impl OperatorOnly {
+    pub fn actor(&self) -> Actor {
+        Actor { kind: ActorKind::Operator, id: "operator".to_owned(), from: self.source.0 }
+    }
+}
+
+impl RootOnly {
+    pub fn account_id(&self) -> AccountId {
+        self.session.account_id
+    }
+
+    pub fn actor(&self) -> Actor {
+        actor_of(&self.session, self.source)
+    }
+}
+
+impl AccountUser {
+    pub fn account_id(&self) -> AccountId {
+        self.session.account_id
+    }
+
+    pub fn actor(&self) -> Actor {
+        actor_of(&self.session, self.source)
+    }
+}
+
+fn actor_of(session: &SessionRecord, source: Source) -> Actor {
+    let kind = match session.role {
+        Role::Root => ActorKind::Root,
+        Role::Member => ActorKind::Member,
+    };
+    Actor { kind, id: session.user_id.to_string(), from: source.0 }
+}
+
+impl Caller {
+    /// The account this caller belongs to; none for the operator and billing.
+    pub fn account_id(&self) -> Option<AccountId> {
+        match self {
+            Self::Root(root) => Some(root.account_id()),
+            Self::Member(session, _) => Some(session.account_id),
+            Self::Operator(_) | Self::Billing => None,
+        }
+    }
+
+    /// The operator reads every account, a user their own. Of another account's things not even the existence is told.
+    pub fn check_may_read(&self, account_id: AccountId) -> Result<(), Problem> {
+        match self {
+            Self::Operator(_) => Ok(()),
+            Self::Billing => Err(Kind::Forbidden.into()),
+            _ if self.account_id() == Some(account_id) => Ok(()),
+            _ => Err(Kind::NotFound.into()),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Control>> for Source {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Control>) -> Result<Self, Problem> {
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or_default())
+    }
+}
+
+impl FromRequestParts<Arc<Control>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
+        let source = Source::from_request_parts(parts, control).await?;
+        let presented = bearer(&parts.headers).ok_or(Kind::Unauthenticated)?;
+        if hashes_equal(&presented, &control.operator_token) {
+            return Ok(Self::Operator(OperatorOnly { source }));
+        }
+        if control.billing_token.is_some_and(|billing| hashes_equal(&presented, &billing)) {
+            return Ok(Self::Billing);
+        }
+        let session = control.store.session(presented, clock::wall()).await?.ok_or(Kind::Unauthenticated)?;
+        Ok(match session.role {
+            Role::Root => Self::Root(RootOnly { session, source }),
+            Role::Member => Self::Member(session, source),
+        })
+    }
+}
+
+/// Exactly one `Authorization: Bearer`, as its hash.
+fn bearer(headers: &HeaderMap) -> Option<TokenHash> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (value, more) = (values.next()?, values.next());
+    let (scheme, presented) = value.to_str().ok()?.split_once(' ')?;
+    let good = more.is_none() && scheme.eq_ignore_ascii_case("bearer") && !presented.trim().is_empty();
+    good.then(|| token::hash(presented.trim().as_bytes()))
+}
+
+macro_rules! from_caller {
+    ($evidence:ty, $caller:ident => $found:expr) => {
+        impl FromRequestParts<Arc<Control>> for $evidence {
+            type Rejection = Problem;
+
+            async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
+                let $caller = Caller::from_request_parts(parts, control).await?;
+                $found.map_err(Problem::from)
+            }
+        }
+    };
+}
+
+from_caller!(OperatorOnly, caller => match caller {
+    Caller::Operator(operator) => Ok(operator),
+    _ => Err(Kind::Forbidden),
+});
+
+from_caller!(RootOnly, caller => match caller {
+    Caller::Root(root) => Ok(root),
+    _ => Err(Kind::RootOnly),
+});
+
+from_caller!(AccountUser, caller => match caller {
+    Caller::Root(RootOnly { session, source }) | Caller::Member(session, source) => Ok(Self { session, source }),
+    _ => Err(Kind::Forbidden),
+});
+
+from_caller!(UsageReader, caller => Ok::<_, Kind>(caller.account_id().map_or(Self::All, Self::Of)));
+
+from_caller!(MeterReader, caller => match caller {
+    Caller::Operator(_) | Caller::Billing => Ok(Self),
+    _ => Err(Kind::Forbidden),
+});
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_exactly_one_bearer_token_is_read() {
+        let headers = |values: &[&'static str]| {
+            HeaderMap::from_iter(values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_static(value))))
+        };
+        assert_eq!(bearer(&headers(&["bearer  abc "])), Some(token::hash(b"abc")));
+        for bad in [&[][..], &["abc"], &["Bearer"], &["Bearer "], &["Basic abc"], &["Bearer a", "Bearer a"]] {
+            assert_eq!(bearer(&headers(bad)), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `/livez`, `/readyz` and `/metrics`: what a node says about itself, to anyone who reaches `[health]`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Serialize;
+
+use crate::store::Store;
+
+/// One thing that has to be right before the node is ready. Err says what is not, for an operator; never a secret.
+#[derive(Clone)]
+pub struct ReadinessCheck {
+    name: &'static str,
+    passes: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+impl ReadinessCheck {
+    /// `passes` is asked on every probe and must not block.
+    pub fn new(name: &'static str, passes: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self { name, passes: Arc::new(passes) }
+    }
+}
+
+/// What the health routes show.
+#[derive(Clone)]
+pub struct Health {
+    pub registry: Registry,
+    pub checks: Vec<ReadinessCheck>,
+    /// Where the node has a control plane: the store must be writable.
+    pub store: Option<Arc<dyn Store>>,
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_ready: Vec<NotReady>,
+}
+
+#[derive(Serialize)]
+struct NotReady {
+    name: &'static str,
+    reason: String,
+}
+
+/// A store that does not answer a probe within this time is not ready.
+const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// The routes, for the control listener's `extra` or, through [`super::enveloped`], for a listener of their own.
+pub fn routes(health: Health) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { Json(serde_json::json!({"alive": true})) }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(health)
+}
+
+async fn readyz(State(health): State<Health>) -> Response {
+    let failed = health.checks.iter().filter_map(|check| {
+        let reason = (check.passes)().err()?;
+        Some(NotReady { name: check.name, reason })
+    });
+    let mut not_ready: Vec<_> = failed.collect();
+    not_ready.extend(store_not_writable(&health).await);
+    let ready = not_ready.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, not_ready })).into_response()
+}
+
+async fn store_not_writable(health: &Health) -> Option<NotReady> {
+    let store = health.store.as_ref()?;
+    let reason = match tokio::time::timeout(STORE_ANSWERS_WITHIN, store.check_writable()).await {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the store does not answer".to_owned(),
+    };
+    Some(NotReady { name: "store", reason })
+}
+
+async fn metrics(State(health): State<Health>) -> Response {
+    let mut text = Vec::new();
+    let encoder = TextEncoder::new();
+    match encoder.encode(&health.registry.gather(), &mut text) {
+        Ok(()) => ([(CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
+        Err(error) => super::error::Problem::internal(&error).into_response(),
+    }
+}

@@ -1,0 +1,128 @@
+//! Security authentication: a fresh one-time code becomes a grant for one action on one key, once, for two minutes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::Control;
+use super::caller::RootOnly;
+use super::error::{Kind, Problem};
+use super::request::JsonBody;
+use super::seal::Owner;
+use super::throttle::FailureThrottle;
+use super::token::{self, GRANT, Token};
+use super::totp::{Step, TotpSecret};
+use crate::clock;
+use crate::principal::{AccountId, KeyId};
+use crate::store::accounts::StepUp;
+use crate::store::records::{Grant, GrantFor, SessionRecord, TokenHash};
+
+const GRANT_LASTS: Duration = Duration::from_secs(120);
+
+/// The header that carries a grant.
+pub const STEP_UP_GRANT: &str = "step-up-grant";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    action: Action,
+    #[serde(default)]
+    key_id: Option<KeyId>,
+    code: Code,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Action {
+    View,
+    Delete,
+    Account,
+}
+
+/// Without Debug: a code that was not used yet is as good as the secret for half a minute.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Code(String);
+
+#[derive(Serialize)]
+pub struct Granted {
+    grant: String,
+    expires_in: u64,
+}
+
+/// Wrong codes per account. Unlike with passwords a full bucket refuses every code, or six digits would be guessed;
+/// only somebody who is signed in to the account gets here.
+pub struct CodeThrottle(FailureThrottle<AccountId>);
+
+impl Default for CodeThrottle {
+    fn default() -> Self {
+        Self(FailureThrottle::new(5, Duration::from_secs(60), 8192))
+    }
+}
+
+pub async fn step_up(
+    State(control): State<Arc<Control>>,
+    root: RootOnly,
+    JsonBody(ask): JsonBody<Ask>,
+) -> Result<(StatusCode, Json<Granted>), Problem> {
+    let action = control.action_of(&root, &ask).await?;
+    let step = control.verified_step(&root.session, &ask.code).await?;
+    let (token, now) = (Token::random(GRANT)?, clock::wall());
+    let grant =
+        Grant { hash: token.hash(), session_id: root.session.session_id, action, expires_at: now.plus(GRANT_LASTS) };
+    let step_up = StepUp { account_id: root.account_id(), step: step.0, grant, rotate: None };
+    control.store.step_up(step_up, root.actor(), now).await?;
+    control.codes.0.forget(&root.account_id());
+    let granted = Granted { grant: token.expose().to_owned(), expires_in: GRANT_LASTS.as_secs() };
+    Ok((StatusCode::CREATED, Json(granted)))
+}
+
+/// The grant that came with a request, as its hash.
+pub fn grant_in(headers: &HeaderMap) -> Option<TokenHash> {
+    headers.get(STEP_UP_GRANT).map(|value| token::hash(value.as_bytes().trim_ascii()))
+}
+
+impl Control {
+    /// Looks at the key first, so that a mistake in its id does not cost a code.
+    async fn action_of(&self, root: &RootOnly, ask: &Ask) -> Result<GrantFor, Problem> {
+        let (key_id, to_grant): (_, fn(KeyId) -> GrantFor) = match (ask.action, ask.key_id) {
+            (Action::View, Some(key_id)) => (key_id, GrantFor::View),
+            (Action::Delete, Some(key_id)) => (key_id, GrantFor::Delete),
+            (Action::Account, None) => return Ok(GrantFor::Account),
+            (Action::View | Action::Delete, None) => return Err(Problem::invalid("missing field `key_id`")),
+            (Action::Account, Some(_)) => return Err(Problem::invalid("the action `account` has no `key_id`")),
+        };
+        let key = self.store.key(key_id).await?;
+        let live = key.is_some_and(|key| key.credential.account_id == root.account_id() && key.deleted.is_none());
+        if live { Ok(to_grant(key_id)) } else { Err(Kind::NotFound.into()) }
+    }
+
+    async fn verified_step(&self, session: &SessionRecord, code: &Code) -> Result<Step, Problem> {
+        let account_id = session.account_id;
+        let secret = self.totp_secret(session).await?;
+        let now = clock::boot();
+        // No await between the check and the count, so that guesses at once do not slip past.
+        let throttled = self.codes.0.check(&account_id, now);
+        throttled.map_err(|wait| Problem::from(Kind::TooManyCodes).retry_after(wait))?;
+        match secret.step_of(&code.0, clock::wall()) {
+            Some(step) => Ok(step),
+            None => {
+                self.codes.0.count_failure(account_id, now);
+                Err(Kind::CodeInvalid.into())
+            }
+        }
+    }
+
+    async fn totp_secret(&self, session: &SessionRecord) -> Result<TotpSecret, Problem> {
+        let SessionRecord { user_id, account_id, .. } = *session;
+        let user = self.store.user(user_id).await?.ok_or(Kind::Unauthenticated)?;
+        let sealed = user.totp.ok_or_else(|| Problem::internal(&"a root user has no TOTP secret"))?;
+        let plain = self.sealer.open(Owner::Totp { account_id, user_id }, &sealed);
+        let plain = plain.map_err(|error| Problem::internal(&error))?;
+        TotpSecret::from_bytes(&plain).ok_or_else(|| Problem::internal(&"a TOTP secret has the wrong length"))
+    }
+}

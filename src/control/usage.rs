@@ -1,0 +1,152 @@
+//! `GET /v1/usage/records`: what was used, by hour, as NDJSON.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::header::{CONTENT_TYPE, HeaderName};
+use serde::{Deserialize, Deserializer};
+
+use super::Control;
+use super::caller::UsageReader;
+use super::error::{Kind, Problem};
+use super::request::QueryOf;
+use super::usage_record::{Dimensions, Selection, UsageRecord, sum};
+use crate::clock;
+use crate::meter::record::{Counters, Operation};
+use crate::principal::{AccountId, ClusterId};
+use crate::time::{Hour, WallTime};
+
+const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
+/// Records in one answer, unless asked otherwise, and at most.
+const USUAL: usize = 10_000;
+const MOST: usize = 100_000;
+/// Beyond this the hours are read as one: they were archived, or there are few.
+const RECENT_HOURS: u32 = 35 * 24;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    account: Option<AccountId>,
+    cluster: Option<ClusterId>,
+    operation: Option<Operation>,
+    /// The first window, and the end of the last.
+    #[serde(default, deserialize_with = "instant")]
+    from: Option<WallTime>,
+    #[serde(default, deserialize_with = "instant")]
+    to: Option<WallTime>,
+    r#final: Option<bool>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+    by: Option<By>,
+    format: Option<Format>,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum By {
+    Key,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Format {
+    Ndjson,
+    Csv,
+    Cloudevents,
+}
+
+pub async fn records(
+    State(control): State<Arc<Control>>,
+    reader: UsageReader,
+    QueryOf(query): QueryOf<Query>,
+) -> Result<Response, Problem> {
+    if query.format.as_ref().is_some_and(|format| *format != Format::Ndjson) {
+        return Err(Kind::NotAcceptable.into());
+    }
+    let selection = query.selection(reader)?;
+    let limit = query.limit.unwrap_or(USUAL).clamp(1, MOST);
+    // Nothing is final yet, see `UsageRecord::new`.
+    let page =
+        if query.r#final == Some(true) { Vec::new() } else { control.page(&selection, query.hours(), limit).await? };
+    Ok(ndjson(page, limit))
+}
+
+impl Query {
+    fn selection(&self, reader: UsageReader) -> Result<Selection, Problem> {
+        let account_id = match (reader, self.account) {
+            (UsageReader::All, asked) => asked,
+            (UsageReader::Of(own), Some(asked)) if asked != own => return Err(Kind::Forbidden.into()),
+            (UsageReader::Of(own), _) => Some(own),
+        };
+        let by_key = self.by == Some(By::Key);
+        let after = match self.cursor.as_deref() {
+            None => None,
+            Some(text) => Some(cursor(text, by_key)?),
+        };
+        Ok(Selection { account_id, cluster_id: self.cluster, operation: self.operation, by_key, after })
+    }
+
+    /// Every hour that lies in `from..to` at least in part, up to the one that is open now.
+    fn hours(&self) -> std::ops::RangeInclusive<Hour> {
+        let from = self.from.unwrap_or_default().hour();
+        let end = self.to.map_or(Hour(u32::MAX), |to| Hour(WallTime(to.0.saturating_sub(1)).hour().0));
+        let empty = self.to.is_some_and(|to| to <= self.from.unwrap_or_default());
+        // A gateway's clock may be a little ahead of ours.
+        let last = clock::wall().hour().next().min(end);
+        if empty { Hour(1)..=Hour(0) } else { from..=last }
+    }
+}
+
+/// A cursor belongs to the question it was given for.
+fn cursor(text: &str, by_key: bool) -> Result<Dimensions, Problem> {
+    let cursor = Dimensions::from_cursor(text).filter(|cursor| cursor.key_id.is_some() == by_key);
+    cursor.ok_or_else(|| Problem::invalid("The cursor is not one that was given out for this question."))
+}
+
+impl Control {
+    /// Up to `limit` records and, where there are more, one beyond. Read hour by hour, so that memory is bounded by the page.
+    async fn page(
+        &self,
+        selection: &Selection,
+        hours: std::ops::RangeInclusive<Hour>,
+        limit: usize,
+    ) -> Result<Vec<(Dimensions, Counters)>, Problem> {
+        let (last, recent) = (*hours.end(), Hour(hours.end().0.saturating_sub(RECENT_HOURS)));
+        let mut from = (*hours.start()).max(selection.after.map_or(Hour(0), |after| after.hour));
+        let mut page = Vec::new();
+        while from <= last && page.len() <= limit {
+            let to = if from < recent { recent } else { from };
+            let sums: BTreeMap<_, _> = sum(&self.store.lines(from, to).await?, selection);
+            page.extend(sums.into_iter().take(limit + 1 - page.len()));
+            from = to.next();
+        }
+        Ok(page)
+    }
+}
+
+fn ndjson(mut page: Vec<(Dimensions, Counters)>, limit: usize) -> Response {
+    let more = page.len() > limit;
+    page.truncate(limit);
+    let next = page.last().filter(|_| more).map(|(dimensions, _)| dimensions.to_cursor());
+    let mut body = Vec::with_capacity(page.len() * 512);
+    for (dimensions, counters) in &page {
+        // Nothing in a record can fail to be written as JSON.
+        let _always_written = serde_json::to_writer(&mut body, &UsageRecord::new(*dimensions, counters));
+        body.push(b'\n');
+    }
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-ndjson"));
+    if let Some(value) = next.and_then(|next| next.try_into().ok()) {
+        response.headers_mut().insert(NEXT_CURSOR, value);
+    }
+    response
+}
+
+/// RFC 3339 in UTC or with an offset.
+fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WallTime>, D::Error> {
+    let at = jiff::Timestamp::deserialize(from)?;
+    Ok(Some(WallTime(u64::try_from(at.as_millisecond()).unwrap_or_default())))
+}
