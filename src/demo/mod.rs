@@ -1,0 +1,26 @@
+//! A sample vector service that speaks enough of DashVector, over HTTP/1.1 and gRPC, for the official SDK: the upstream of
+//! `tollgate demo` and of the tests. Everything is kept in memory, and searched exactly.
+//!
+//! It gives out `write_units` = documents written or removed, and `read_units` = 1 + documents in the answer. What real units
+//! are computed from is not public. Requests can ask for slow and broken answers ([`switches`]), and tests read at
+//! `/sample/counts` and `/sample/requests` what the service saw ([`counts`]).
+
+mod answer;
+pub mod call;
+pub mod counts;
+mod engine;
+mod filter;
+mod grpc;
+pub mod proto;
+mod rest;
+mod schema;
+mod search;
+mod server;
+mod service;
+pub mod switches;
+mod text;
+
+pub use service::SampleService;
+
+#[cfg(test)]
+mod tests;

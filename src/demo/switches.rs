@@ -1,0 +1,97 @@
+//! How a single request asks for a slow, broken or unusual answer: the `x-sample-*` headers. They pass through a gateway like any
+//! other header, so a test steers the service from the far side.
+//!
+//! | header | effect |
+//! |---|---|
+//! | `x-sample-delay-ms: n` | the answer begins n ms after the request was read |
+//! | `x-sample-early: 1` | the answer does not wait for the request's body (for use with `status`; nothing is executed) |
+//! | `x-sample-status: n` | nothing is executed; n ≥ 100 is an HTTP status, also on gRPC, 1–16 a gRPC status (trailers-only) |
+//! | `x-sample-code: n` | nothing is executed; success with code n in the body, or, beside a status, n in the body or `extra-code` |
+//! | `x-sample-reset: head` or n | the connection (HTTP/2: the stream) breaks before the head, or after n bytes of the body |
+//! | `x-sample-refuse: token` | the first request with this token is not processed: REFUSED_STREAM, or a closed connection |
+//! | `x-sample-no-usage: 1` | the answer carries no usage |
+//! | `x-sample-units: n` | the answer carries n units, of the operation's own kind |
+//! | `x-sample-chunk: n` | pieces of n bytes, without Content-Length |
+//! | `x-sample-pause-ms: n` | n ms between the pieces |
+//! | `x-sample-bytes: n` | n bytes of filler in the answer, 128 MiB at most, ahead of the output and the usage |
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+pub const MAX_FILLER: u64 = 128 << 20;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Switches {
+    pub delay: Option<Duration>,
+    pub early: bool,
+    pub status: Option<Failure>,
+    pub code: Option<i32>,
+    pub reset: Option<Reset>,
+    pub refuse: Option<String>,
+    pub no_usage: bool,
+    pub units: Option<u32>,
+    pub chunk: Option<usize>,
+    pub pause: Option<Duration>,
+    /// Bytes.
+    pub filler: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    Http(StatusCode),
+    Grpc(u8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    BeforeHead,
+    AfterBytes(u64),
+}
+
+impl Switches {
+    /// Values that make no sense are ignored.
+    pub fn read(headers: &HeaderMap) -> Self {
+        // The usual call has none of them, and is not to pay for eleven look-ups.
+        if !headers.keys().any(|name| name.as_str().starts_with("x-sample-")) {
+            return Self::default();
+        }
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let millis = |name| text(name).and_then(|text| text.parse().ok()).map(Duration::from_millis);
+        Self {
+            delay: millis("x-sample-delay-ms"),
+            early: text("x-sample-early").is_some(),
+            status: text("x-sample-status").and_then(Failure::parse),
+            code: text("x-sample-code").and_then(|text| text.parse().ok()),
+            reset: text("x-sample-reset").and_then(Reset::parse),
+            refuse: text("x-sample-refuse").map(str::to_owned),
+            no_usage: text("x-sample-no-usage").is_some(),
+            units: text("x-sample-units").and_then(|text| text.parse().ok()),
+            chunk: text("x-sample-chunk").and_then(|text| text.parse().ok()).filter(|bytes| *bytes > 0),
+            pause: millis("x-sample-pause-ms"),
+            filler: text("x-sample-bytes").and_then(|text| text.parse().ok()).unwrap_or(0).min(MAX_FILLER),
+        }
+    }
+
+    /// Whether nothing is to be executed.
+    pub fn fails(&self) -> bool {
+        self.status.is_some() || self.code.is_some()
+    }
+}
+
+impl Failure {
+    fn parse(text: &str) -> Option<Self> {
+        match text.parse().ok()? {
+            status @ 1..=16 => u8::try_from(status).ok().map(Self::Grpc),
+            // hyper takes a 1xx from a service for a mistake of its author.
+            status @ 200..=999 => StatusCode::from_u16(status).ok().map(Self::Http),
+            _ => None,
+        }
+    }
+}
+
+impl Reset {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "head" { Some(Self::BeforeHead) } else { text.parse().ok().map(Self::AfterBytes) }
+    }
+}
