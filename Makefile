@@ -1,0 +1,73 @@
+# What a checkout can do. Every target works on a fresh Debian machine with Rust; `setup` installs what is missing.
+
+CARGO ?= cargo
+# One profile for the demo, the tests and the lints, so that nothing is built twice.
+PROFILE ?= ci
+# Where `make run` listens.
+GATEWAY ?= 127.0.0.1:8080
+CONTROL ?= 127.0.0.1:8081
+# The data folder of `make run`; a new temporary one where empty.
+DATA ?=
+
+REQUIREMENTS := $(wildcard tests/sdk/requirements.txt)
+
+.PHONY: help run test bench lint fmt setup native python
+
+help:
+	@echo "make run    the demo: gateway on $(GATEWAY), console on $(CONTROL) (GATEWAY=, CONTROL=, DATA= change it)"
+	@echo "make test   all tests"
+	@echo "make lint   formatting, clippy, licences and bans"
+	@echo "make fmt    format the sources"
+	@echo "make bench  benchmarks, built for release"
+	@echo "make setup  install what the others need"
+
+run: native
+	$(CARGO) run --locked --profile $(PROFILE) -- demo --gateway $(GATEWAY) --control $(CONTROL) $(if $(DATA),--data "$(DATA)")
+
+test: setup
+	$(CARGO) test --locked --profile $(PROFILE)
+
+bench: native
+	$(CARGO) bench --locked
+
+lint: native
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --locked --profile $(PROFILE) --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then \
+		$(CARGO) deny check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed; tests/it/supply.rs checks licences, bans and sources by deny.toml instead"; \
+		$(CARGO) test --locked --profile $(PROFILE) --test it -- supply::; \
+	fi
+
+fmt:
+	$(CARGO) fmt --all
+
+setup: native python
+
+# Installs the Debian package $(2) unless the check $(1) succeeds; says what is missing where that is not possible.
+define need
+	@($(1)) >/dev/null 2>&1 || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(2); \
+		else \
+			echo "missing: $(2). Install it first, on Debian with: sudo apt-get install $(2)" >&2; exit 1; \
+		fi; }
+endef
+
+# pingora-core builds zlib-ng, which is built by cmake.
+native:
+	$(call need,command -v cc,gcc libc6-dev)
+	$(call need,command -v cmake,cmake)
+
+# The real client of the vector service, for the tests in tests/sdk.
+python: $(if $(REQUIREMENTS),.venv/.ready)
+
+.venv/.ready: $(REQUIREMENTS)
+	$(call need,python3 -c "import ensurepip$(,) venv",python3 python3-venv)
+	@[ -x .venv/bin/python ] || python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	@touch $@
+
+# A comma, which `call` would otherwise take for its own.
+, := ,
