@@ -44,14 +44,8 @@ impl Slab {
         // A hole would be filled at the first store into it; if there were no space then, the store would end in SIGBUS.
         fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)?;
         let map = MmapOptions::new().len(bytes).populate().map_raw(&file)?;
-        let mut slab = Self {
-            map,
-            _locked: file,
-            path: path.to_owned(),
-            identity,
-            seal: 0,
-            folded: AtomicBool::new(false),
-        };
+        let mut slab =
+            Self { map, _locked: file, path: path.to_owned(), identity, seal: 0, folded: AtomicBool::new(false) };
         slab.seal = View::initialise(slab.words(), &identity);
         fs::rename(unfinished, path)?;
         Ok(slab)
