@@ -1,34 +1,319 @@
-//! The composition root: builds the parts of a node, runs them, drains them and flushes what is left.
+//! The composition root: builds the parts of a node, runs them, drains them, and flushes what is left.
 
-use std::net::SocketAddr;
+mod server;
+mod tls;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crate::config::Config;
+use axum::Router;
+use prometheus::Registry;
+use secrecy::ExposeSecret;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
-/// What `tollgate demo` was asked for.
-#[derive(Clone, Debug)]
-pub struct DemoOptions {
-    pub gateway: SocketAddr,
-    pub control: SocketAddr,
-    /// Absent: a new temporary folder.
-    pub data: Option<PathBuf>,
-    /// One line of JSON on stdout once it serves, in place of a text for people.
-    pub json: bool,
-}
+pub use self::server::Stop;
+use crate::auth::keyring::Keyring;
+use crate::auth::lease::Lease;
+use crate::auth::loader::Loader;
+use crate::clock;
+use crate::config::secret::{self, SecretFault};
+use crate::config::{Config, ControlConfig, GatewayConfig, StoreKind};
+use crate::control::health::{self, Health, ReadinessCheck};
+use crate::control::seal::Sealer;
+use crate::control::{self, Control, ControlParts, token};
+use crate::feed::{Feed, Followed};
+use crate::gateway::accept::{self, Drain, Worker};
+use crate::gateway::{Connector, Gateway, GatewayParts, Protocols, Verifier};
+use crate::key::Digester;
+use crate::limits::{AccountLimits, ConnectionCaps, Limits};
+use crate::meter::{Flusher, Meter, MeterError, MeterOptions, Recovery};
+use crate::principal::Incarnation;
+use crate::store::embedded::{Embedded, Settings};
+use crate::store::{FeedStore, Ledger, Store, StoreError};
+use crate::telemetry::metrics::Metrics;
+
+/// How often the slabs of dead incarnations are looked for.
+const RECOVER_EVERY: Duration = Duration::from_secs(5);
+/// The version of the sealing key in use.
+const SEALING_KEY: u8 = 1;
 
 /// Why a node could not start, or ended other than by a graceful stop. Said to a person.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    #[error("this part of Tollgate is not wired yet")]
-    NotWired,
+    #[error("{what} cannot listen on {address}: {source}; free the address or choose another one")]
+    Listen { what: &'static str, address: SocketAddr, source: io::Error },
+    #[error("{0}")]
+    Secret(#[from] SecretFault),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Meter(#[from] MeterError),
+    #[error("{0}")]
+    Tls(#[from] tls::TlsError),
+    #[error("the operating system gave no random bytes: {0}")]
+    NoRandomness(#[from] getrandom::Error),
+    #[error("passwords cannot be hashed: {0}")]
+    Passwords(#[from] control::password::CannotHash),
+    #[error("metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("{path}: {source}", path = .path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("a thread could not be started: {0}")]
+    Thread(io::Error),
+    #[error("the last usage could not be written: {0}; it is kept in the slab and recovered at the next start")]
+    LastFlush(StoreError),
+    #[error("{0}")]
+    Demo(String),
 }
 
 /// Runs a node until it is told to stop.
-pub fn serve(_config: Config) -> Result<(), AppError> {
-    Err(AppError::NotWired)
+pub fn serve(config: Config) -> Result<(), AppError> {
+    Node::build(config)?.run(Stop::default())
 }
 
-/// Runs the sample vector service, a gateway and a control plane in this process until told to stop.
-pub fn demo(_options: DemoOptions) -> Result<(), AppError> {
-    Err(AppError::NotWired)
+/// A node that is bound and ready to run.
+pub struct Node {
+    config: Config,
+    store: Arc<dyn Store>,
+    data_plane: Option<DataPlane>,
+    control: Option<(TcpListener, Router)>,
+    health: Option<(TcpListener, Router)>,
+    draining: Arc<AtomicBool>,
+}
+
+struct DataPlane {
+    gateway: Arc<Gateway>,
+    meter: Arc<Meter>,
+    feed: Arc<Feed>,
+    listeners: Vec<TcpListener>,
+}
+
+impl Node {
+    /// Reads the secrets, opens the store and the meter, and binds every address, so that what is wrong is said at once.
+    pub fn build(config: Config) -> Result<Self, AppError> {
+        let metrics = Arc::new(Metrics::new(Registry::new(), clock::wall())?);
+        let digester = Digester::new(secret::key32(&config.secrets.pepper_file)?.expose_secret());
+        let StoreKind::Embedded { path } = &config.store.kind;
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(path, Settings::new(config.store.lease))?);
+        let draining = Arc::new(AtomicBool::new(false));
+        let mut checks = vec![not_draining(&draining)];
+        let data_plane = match &config.gateway {
+            Some(gateway) => {
+                let built = DataPlane::build(&config, gateway, &store, digester.clone(), &metrics)?;
+                checks.extend(built.checks());
+                Some(built)
+            }
+            None => None,
+        };
+        let writable = config.control.is_some().then(|| Arc::clone(&store));
+        let rendered = Arc::clone(&metrics);
+        let health = health::routes(Health { metrics: rendered, checks, store: writable });
+        let (shared, own) = match config.health.listen {
+            Some(address) => (Router::new(), Some((bind("[health]", address)?, control::enveloped(health)))),
+            None => (health, None),
+        };
+        let control = match &config.control {
+            Some(control) => Some(control_plane(&config, control, &store, digester, shared)?),
+            None => None,
+        };
+        Ok(Self { config, store, data_plane, control, health: own, draining })
+    }
+
+    /// Where the gateway listens: the first of its addresses.
+    pub fn gateway_address(&self) -> Option<SocketAddr> {
+        self.data_plane.as_ref()?.listeners.first()?.local_addr().ok()
+    }
+
+    pub fn control_address(&self) -> Option<SocketAddr> {
+        self.control.as_ref()?.0.local_addr().ok()
+    }
+
+    /// Runs until `stop` or a signal; returns once nothing is in flight any more and all usage is in the ledger.
+    pub fn run(self, stop: Stop) -> Result<(), AppError> {
+        let Self { config, store, data_plane, control, health, draining } = self;
+        let ledger: Arc<dyn Ledger> = Arc::clone(&store) as Arc<dyn Ledger>;
+        let metering = data_plane.as_ref().map(|plane| Metering::start(&plane.meter, ledger, config.meter.flush));
+        let metering = metering.transpose()?;
+        let drain = Drain::default();
+        let mut services = server::Services::default();
+        for (name, (listener, router)) in [("control", control), ("health", health)].into_iter().filter_map(named) {
+            announce(name, &listener);
+            services.control(name, listener, router);
+        }
+        let mut patience = Duration::ZERO;
+        let mut gateway = None;
+        if let (Some(plane), Some(of)) = (&data_plane, &config.gateway) {
+            plane.listeners.iter().for_each(|listener| announce("gateway", listener));
+            for worker in plane.workers(of.threads, &drain)? {
+                services.worker(worker);
+            }
+            patience = of.limits.shutdown;
+            gateway = Some(Arc::clone(&plane.gateway));
+        }
+        services.run(server::Stopping { stop, drain, gateway, draining, patience });
+        let flushed = metering.map_or(Ok(()), Metering::finish);
+        // The lease is given back last: until the last flush this gateway is not gone.
+        drop(data_plane);
+        flushed
+    }
+}
+
+impl DataPlane {
+    fn build(
+        config: &Config,
+        of: &GatewayConfig,
+        store: &Arc<dyn Store>,
+        digester: Digester,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, AppError> {
+        let incarnation = Incarnation::random()?;
+        let listeners = of.listen.iter().map(|address| bind("the gateway", *address)).collect::<Result<_, _>>()?;
+        let meter = Meter::open(MeterOptions {
+            slab_dir: config.meter.slab_dir.clone(),
+            spool_dir: config.meter.dir.clone(),
+            store_id: store.store_id(),
+            incarnation,
+            now: clock::wall(),
+        })?;
+        let (keyring, lease) = (Arc::new(Keyring::default()), Arc::new(Lease::default()));
+        let followed = Followed {
+            incarnation,
+            store_id: store.store_id(),
+            keyring: Arc::clone(&keyring),
+            lease: Arc::clone(&lease),
+        };
+        let feed_store: Arc<dyn FeedStore> = Arc::clone(store) as Arc<dyn FeedStore>;
+        let feed = Arc::new(Feed::start(Arc::clone(&feed_store), followed).map_err(AppError::Thread)?);
+        let loader = Loader::new(Arc::clone(&keyring), feed_store, Arc::clone(metrics));
+        let default_cluster = of.default_cluster.clone();
+        let verifier = Verifier { digester, keyring, lease, loader, feed: Arc::clone(&feed), default_cluster };
+        let tls = of.tls.as_ref().map(tls::server).transpose()?.map(TlsAcceptor::from);
+        let gateway = Gateway::new(GatewayParts {
+            protocols: Protocols::new(&of.limits, tls),
+            verifier,
+            limits: Limits::new(AccountLimits::from(&of.limits)),
+            caps: connection_caps(of),
+            meter: Arc::clone(&meter),
+            connector: Connector { tls: tls::client(), patience: of.limits.upstream_connect },
+            metrics: Arc::clone(metrics),
+            config: of.clone(),
+        });
+        Ok(Self { gateway: Arc::new(gateway), meter, feed, listeners })
+    }
+
+    fn checks(&self) -> Vec<ReadinessCheck> {
+        let (gateway, feed, meter) = (Arc::clone(&self.gateway), Arc::clone(&self.feed), Arc::clone(&self.meter));
+        let lease = ReadinessCheck::new("lease", move || {
+            let good = gateway.has_lease() && feed.attempts().last_succeeded;
+            if good { Ok(()) } else { Err("the store has not renewed this gateway's lease".to_owned()) }
+        });
+        let slab = ReadinessCheck::new("slab", move || {
+            if meter.is_writable() { Ok(()) } else { Err("there is no room for usage counters".to_owned()) }
+        });
+        vec![lease, slab]
+    }
+
+    /// One for each thread, all accepting from the same sockets.
+    fn workers(&self, threads: usize, drain: &Drain) -> Result<Vec<Worker>, AppError> {
+        (0..threads.max(1))
+            .map(|number| {
+                let listeners = self.listeners.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
+                let listeners = listeners.map_err(AppError::Thread)?;
+                let (name, gateway, drain) = (format!("gateway-{number}"), Arc::clone(&self.gateway), drain.clone());
+                Ok(Worker { name, gateway, listeners, drain })
+            })
+            .collect()
+    }
+}
+
+/// The thread that carries usage to the ledger and looks after the slabs of the dead.
+struct Metering {
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<Result<(), StoreError>>,
+}
+
+impl Metering {
+    fn start(meter: &Meter, ledger: Arc<dyn Ledger>, every: Duration) -> Result<Self, AppError> {
+        let (stop, stopped) = watch::channel(false);
+        let flusher = Flusher::new(meter, Arc::clone(&ledger));
+        let recovery = Recovery::new(meter);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
+        let run = move || {
+            runtime.block_on(async move {
+                let recovering = tokio::spawn(recovery.run(ledger, RECOVER_EVERY, stopped.clone()));
+                let mut flusher = flusher.run(every, stopped).await;
+                let _ = recovering.await;
+                flusher.flush_once(clock::wall()).await.map(drop)
+            })
+        };
+        let thread = std::thread::Builder::new().name("meter".into()).spawn(run).map_err(AppError::Thread)?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Stops and flushes what is left. Nothing is lost where that fails: the slab is recovered at the next start.
+    fn finish(self) -> Result<(), AppError> {
+        self.stop.send_replace(true);
+        match self.thread.join() {
+            Ok(flushed) => flushed.map_err(AppError::LastFlush),
+            Err(_) => Err(AppError::LastFlush(StoreError::Away("the flushing thread panicked".into()))),
+        }
+    }
+}
+
+fn control_plane(
+    config: &Config,
+    of: &ControlConfig,
+    store: &Arc<dyn Store>,
+    digester: Digester,
+    extra: Router,
+) -> Result<(TcpListener, Router), AppError> {
+    let listener = bind("the control plane", of.listen)?;
+    let token = |path: &PathBuf| secret::token(path).map(|token| token::hash(token.expose_secret().as_bytes()));
+    let control = Control::new(ControlParts {
+        store: Arc::clone(store),
+        digester,
+        sealer: Sealer::new(SEALING_KEY, &secret::key32(&config.secrets.sealing_key_file)?),
+        operator_token: token(&of.operator_token_file)?,
+        billing_token: of.billing_token_file.as_ref().map(token).transpose()?,
+        keys: config.keys,
+        password_cost: control::password::PasswordCost::default(),
+    })?;
+    Ok((listener, control::router(control, extra)))
+}
+
+/// Half of the files the process may open: each call may need a connection on either side.
+fn connection_caps(of: &GatewayConfig) -> ConnectionCaps {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let most = match of.limits.connections {
+        0 => usize::try_from(files / 2).unwrap_or(usize::MAX),
+        most => most,
+    };
+    ConnectionCaps::new(of.limits.connections_per_address, most, of.trusted_proxies.clone())
+}
+
+fn not_draining(draining: &Arc<AtomicBool>) -> ReadinessCheck {
+    let draining = Arc::clone(draining);
+    ReadinessCheck::new("draining", move || {
+        if draining.load(Ordering::SeqCst) { Err("the node is shutting down".to_owned()) } else { Ok(()) }
+    })
+}
+
+fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {
+    accept::bind(address).map_err(|source| AppError::Listen { what, address, source })
+}
+
+fn named<T>((name, part): (&'static str, Option<T>)) -> Option<(&'static str, T)> {
+    part.map(|part| (name, part))
+}
+
+fn announce(role: &'static str, listener: &TcpListener) {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(role, %address, "listening");
+    }
 }

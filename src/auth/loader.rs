@@ -10,7 +10,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::auth::keyring::{Fill, Keyring};
 use crate::clock;
 use crate::key::Digest;
-use crate::store::FeedStore;
+use crate::store::{FeedStore, Found};
+use crate::telemetry::metrics::{LoadResult, Metrics};
 
 /// Loads under way at once; the rest wait.
 const AT_ONCE: usize = 64;
@@ -29,6 +30,7 @@ pub struct Loader {
 struct Shared {
     keyring: Arc<Keyring>,
     store: Arc<dyn FeedStore>,
+    metrics: Arc<Metrics>,
     under_way: Mutex<HashMap<Digest, watch::Receiver<Progress>>>,
     slots: Semaphore,
 }
@@ -45,9 +47,9 @@ enum Progress {
 pub struct CannotLoad;
 
 impl Loader {
-    pub fn new(keyring: Arc<Keyring>, store: Arc<dyn FeedStore>) -> Self {
+    pub fn new(keyring: Arc<Keyring>, store: Arc<dyn FeedStore>, metrics: Arc<Metrics>) -> Self {
         let slots = Semaphore::new(AT_ONCE);
-        Self { shared: Arc::new(Shared { keyring, store, under_way: Mutex::default(), slots }) }
+        Self { shared: Arc::new(Shared { keyring, store, metrics, under_way: Mutex::default(), slots }) }
     }
 
     /// When it returns `Ok`, the keyring has what the store says of the key.
@@ -75,14 +77,16 @@ impl Loader {
         tokio::spawn(async move {
             let ended = tokio::time::timeout(PATIENCE, shared.run(digest)).await;
             shared.under_way.lock().remove(&digest);
-            report.send_replace(if ended == Ok(Ok(())) { Progress::Done } else { Progress::Failed });
+            let result = ended.unwrap_or(Err(CannotLoad));
+            shared.metrics.keyring_loads.of(&result.unwrap_or(LoadResult::Failed)).inc();
+            report.send_replace(if result.is_ok() { Progress::Done } else { Progress::Failed });
         });
         Ok(progress)
     }
 }
 
 impl Shared {
-    async fn run(&self, digest: Digest) -> Result<(), CannotLoad> {
+    async fn run(&self, digest: Digest) -> Result<LoadResult, CannotLoad> {
         let _slot = self.slots.acquire().await.map_err(|_| CannotLoad)?;
         for _ in 0..TRIES {
             let under_way = self.keyring.begin_load();
@@ -91,7 +95,8 @@ impl Shared {
                 CannotLoad
             })?;
             if self.keyring.fill(&under_way, digest, &loaded, clock::boot()) == Fill::Done {
-                return Ok(());
+                let found = matches!(loaded.found, Found::Key { .. });
+                return Ok(if found { LoadResult::Hit } else { LoadResult::Unknown });
             }
         }
         Err(CannotLoad)

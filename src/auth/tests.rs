@@ -1,3 +1,5 @@
+//! The rules of revocation, one gateway at a time.
+
 use super::*;
 use crate::auth::keyring::Fill;
 use crate::principal::{Account, Epoch, Revision};

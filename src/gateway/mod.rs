@@ -44,7 +44,7 @@ use self::pool::Wanted;
 use self::respond::{Dialect, RequestId};
 use self::route::{Authority, GrpcServices};
 use crate::config::GatewayConfig;
-use crate::limits::{ConnectionCaps, ConnectionPermit, Limits, Permit};
+use crate::limits::{ConnectionCaps, ConnectionPermit, Limits};
 use crate::meter::record::{LineKey, Operation};
 use crate::meter::{Charge, Meter};
 use crate::telemetry::metrics::{ConnectionEnd, Metrics};
@@ -103,6 +103,11 @@ impl Gateway {
                 None
             }
         }
+    }
+
+    /// Whether calls can be admitted at this moment.
+    pub fn has_lease(&self) -> bool {
+        self.verifier.lease.snapshot().is_good_at(crate::clock::boot())
     }
 
     /// Abandoned calls that are still being read on.
