@@ -130,7 +130,8 @@ impl Table {
         }
     }
 
-    /// Forgets idle accounts whenever their number has doubled, so that each admission bears a constant share of the work.
+    /// Forgets idle accounts whenever their number has doubled, so that each admission bears a constant share of the
+    /// work.
     fn sweep(&self, now: BootTime) {
         let due = self.sweep_at.load(Ordering::Relaxed);
         if self.limits.rate == 0 || self.states.len() < due {
