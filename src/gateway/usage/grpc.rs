@@ -366,6 +366,8 @@ mod tests {
     fn unknown_fields_inside_usage_are_skipped() {
         let message = hex("2a0e 0a021009 1d10091009 188101 1005");
         assert_eq!(read(&[&framed(0, &message)]), whole(Some(5), None, 0));
+        let nested = hex("2a04 2a021009");
+        assert_eq!(read(&[&framed(0, &nested)]), whole(None, None, 0), "a usage within usage is none");
     }
 
     #[test]
