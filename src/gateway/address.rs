@@ -10,10 +10,12 @@ use crate::verdict::Denial;
 
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The address of the client: the peer's own, or, where the peer is a trusted proxy, the right-most address in `X-Forwarded-For`
-/// that is not one. Everything further left was written by somebody we do not know. Read it before the headers are cleaned.
+/// The address of the client: the peer's own, or, where the peer is a trusted proxy, the right-most address in
+/// `X-Forwarded-For` that is not one. Everything further left was written by somebody we do not know. Read it before
+/// the headers are cleaned.
 ///
-/// An entry that is no address ends the search at the proxy that passed it on. An IPv4 address in IPv6 form is an IPv4 address.
+/// An entry that is no address ends the search at the proxy that passed it on. An IPv4 address in IPv6 form is an
+/// IPv4 address.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut address = peer.to_canonical();
     let values = headers.get_all(&FORWARDED_FOR).iter().rev();

@@ -31,9 +31,9 @@ const KEY_PARAMETERS: [&[u8]; 10] = [
 
 /// The key of a request: `dashvector-auth-token: <key>` or `Authorization: Bearer <key>`, exactly one in all.
 ///
-/// A key in the query string is refused whatever the headers say, since that address is in somebody's log by now. Two keys are
-/// refused even where they are equal: whoever reads the request next might take the other one. Other schemes of `Authorization`
-/// are no keys, and do not reach the service either (see [`take_out`]).
+/// A key in the query string is refused whatever the headers say, since that address is in somebody's log by now. Two
+/// keys are refused even where they are equal: whoever reads the request next might take the other one. Other schemes
+/// of `Authorization` are no keys, and do not reach the service either (see [`take_out`]).
 pub fn presented(parts: &Parts) -> Result<PresentedKey<'_>, Denial> {
     if parts.uri.query().is_some_and(has_key) {
         return Err(Denial::KeyInQuery);
@@ -54,7 +54,8 @@ pub fn take_out(headers: &mut HeaderMap) {
     headers.remove(AUTHORIZATION);
 }
 
-/// Whether a browser made this call: it says so in `Origin` or `Sec-Fetch-Mode`, which no script of a page can suppress.
+/// Whether a browser made this call: it says so in `Origin` or `Sec-Fetch-Mode`, which no script of a page can
+/// suppress.
 pub fn is_browser_call(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || headers.contains_key(&SEC_FETCH_MODE)
 }
@@ -66,8 +67,8 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     (separated && scheme.eq_ignore_ascii_case(b"Bearer")).then(|| key.trim_ascii())
 }
 
-/// Whether a query string has a parameter that is named like a key, or a generated key anywhere in a value. The second is
-/// recognised by its checksum, so a document id that only begins like a key is none.
+/// Whether a query string has a parameter that is named like a key, or a generated key anywhere in a value. The
+/// second is recognised by its checksum, so a document id that only begins like a key is none.
 fn has_key(query: &str) -> bool {
     query.split('&').any(|parameter| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));

@@ -1,11 +1,11 @@
 //! The form of a request, before anything in it is believed: what is ambiguous or oversized goes no further.
 //!
-//! What hyper 1.12 refuses on its own, so that it is not looked for here:
-//! HTTP/1 (its parser, httparse): a bare CR, a line folded onto the next, white space before a colon or in a name, control
-//! characters, a `Content-Length` that is not digits or differs from another one, `Transfer-Encoding` that does not end in
-//! `chunked` or comes with HTTP/1.0; of `Content-Length` together with `Transfer-Encoding` it drops the length and closes the
-//! connection. HTTP/2 (h2): connection headers, `te` other than `trailers`, `transfer-encoding`, upper-case names, missing or
-//! repeated pseudo-headers, a length that is malformed, differs from another one or from the data.
+//! What hyper 1.12 refuses on its own, so that it is not looked for here: HTTP/1 (its parser, httparse): a bare CR, a
+//! line folded onto the next, white space before a colon or in a name, control characters, a `Content-Length` that is
+//! not digits or differs from another one, `Transfer-Encoding` that does not end in `chunked` or comes with HTTP/1.0;
+//! of `Content-Length` together with `Transfer-Encoding` it drops the length and closes the connection. HTTP/2 (h2):
+//! connection headers, `te` other than `trailers`, `transfer-encoding`, upper-case names, missing or repeated
+//! pseudo-headers, a length that is malformed, differs from another one or from the data.
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
@@ -31,8 +31,8 @@ impl From<&LimitsConfig> for HeadLimits {
 
 /// Refuses what would be read differently by the next reader, and what is larger than the limits.
 ///
-/// A request line or a list of headers beyond the limits is [`Denial::HeadersTooLarge`], everything else [`Denial::Malformed`].
-/// The limits hold for both protocols; hyper's own are for whole buffers.
+/// A request line or a list of headers beyond the limits is [`Denial::HeadersTooLarge`], everything else
+/// [`Denial::Malformed`]. The limits hold for both protocols; hyper's own are for whole buffers.
 pub fn check_form(parts: &Parts, limits: HeadLimits) -> Result<(), Denial> {
     check_size(parts, limits)?;
     let headers = &parts.headers;
@@ -41,7 +41,8 @@ pub fn check_form(parts: &Parts, limits: HeadLimits) -> Result<(), Denial> {
     if clear { Ok(()) } else { Err(Denial::Malformed) }
 }
 
-/// Whether the request is a gRPC call: gRPC's content type over HTTP/2. gRPC-Web frames its messages differently and is not meant.
+/// Whether the request is a gRPC call: gRPC's content type over HTTP/2. gRPC-Web frames its messages differently and
+/// is not meant.
 pub fn is_grpc(parts: &Parts) -> bool {
     let Some(kind) = parts.headers.get(CONTENT_TYPE).filter(|_| parts.version == Version::HTTP_2) else { return false };
     match kind.as_bytes().split_at_checked(b"application/grpc".len()) {
@@ -64,8 +65,8 @@ fn check_size(parts: &Parts, limits: HeadLimits) -> Result<(), Denial> {
     if fits { Ok(()) } else { Err(Denial::HeadersTooLarge) }
 }
 
-/// A path, or a whole address with one. Not `*`, not the authority alone, no tunnel; and no TRACE, whose answer would show the
-/// client what the gateway adds for the service.
+/// A path, or a whole address with one. Not `*`, not the authority alone, no tunnel; and no TRACE, whose answer would
+/// show the client what the gateway adds for the service.
 fn has_clear_target(parts: &Parts) -> bool {
     let tunnel = parts.method == Method::CONNECT || parts.method == Method::TRACE;
     !tunnel && parts.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('/'))
@@ -77,15 +78,16 @@ fn has_clear_length(headers: &HeaderMap) -> bool {
     lengths.next().is_none() || lengths.next().is_none()
 }
 
-/// `chunked` once and nothing else: another coding would be lost when the body is sent on, and a list can be read in two ways.
+/// `chunked` once and nothing else: another coding would be lost when the body is sent on, and a list can be read in
+/// two ways.
 fn has_clear_coding(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let chunked = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     chunked && codings.next().is_none()
 }
 
-/// Clients that would like HTTP/2 in cleartext offer `h2c` on an ordinary call and are content without it (RFC 9110, 7.8).
-/// Any other protocol would be a tunnel.
+/// Clients that would like HTTP/2 in cleartext offer `h2c` on an ordinary call and are content without it (RFC 9110,
+/// 7.8). Any other protocol would be a tunnel.
 fn has_no_upgrade(headers: &HeaderMap) -> bool {
     let is_h2c = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"h2c");
     headers.get_all(UPGRADE).iter().all(is_h2c)

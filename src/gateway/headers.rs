@@ -1,15 +1,12 @@
-//! The headers of a call, both ways: what belongs to one connection stays there, nobody but us says who the caller is, and the
-//! answer comes back readable.
+//! The headers of a call, both ways: what belongs to one connection stays there, nobody but us says who the caller
+//! is, and the answer comes back readable.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{
-    ACCEPT_ENCODING, ALT_SVC, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, HeaderName,
-    HeaderValue, IF_RANGE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
 use http::uri;
 
 use crate::principal::{AccountId, Incarnation, KeyId};
@@ -26,33 +23,51 @@ static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 static TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// Headers of one connection (RFC 9110, 7.6.1), in both directions. `TE` is treated by itself, `Trailer` passes.
-static HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-];
+/// Headers of one connection (RFC 9110, 7.6.1), in both directions. `Trailer` passes; `TE` is asked anew in
+/// `to_upstream`.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "transfer-encoding"
+            | "te"
+            | "upgrade"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+    )
+}
 
-/// Headers that `Connection` cannot make us drop: with them the message would be another one.
-static NEVER_NOMINATED: [HeaderName; 3] = [HOST, CONTENT_LENGTH, CONTENT_TYPE];
+/// What the service is not told. hyper has answered `Expect` itself. A part of a document would hide the usage at its
+/// end. Where a call came from is nothing that the service could check, so it is not told what the client or a proxy
+/// claimed.
+fn is_not_for_the_service(name: &str) -> bool {
+    matches!(
+        name,
+        "expect"
+            | "range"
+            | "if-range"
+            | "forwarded"
+            | "x-forwarded-for"
+            | "x-forwarded-host"
+            | "x-forwarded-proto"
+            | "x-forwarded-port"
+            | "x-real-ip"
+    )
+}
 
-/// What the service is not told. hyper has answered `Expect` itself. A part of a document would hide the usage at its end. Where a
-/// call came from is nothing that the service could check, so it is not told what the client or a proxy claimed.
-static NOT_FOR_THE_SERVICE: [HeaderName; 8] = [
-    EXPECT,
-    RANGE,
-    IF_RANGE,
-    FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-real-ip"),
-];
+/// What no client is told. `Alt-Svc` would lead it around the gateway; a key is for servers, so no answer ever tells
+/// a browser that it may be read (CORS).
+fn is_not_for_the_client(name: &str) -> bool {
+    name == "alt-svc" || name.starts_with("access-control-")
+}
+
+/// What has no place in trailers: it would change the message after it was judged.
+fn is_no_trailer(name: &str) -> bool {
+    matches!(name, "host" | "content-length" | "authorization" | "dashvector-auth-token")
+}
 
 /// Who is charged for a call and where, as the service is told. Made once per call; setting it copies nothing.
 #[derive(Clone, Debug)]
@@ -92,15 +107,12 @@ fn value(text: Bytes) -> HeaderValue {
 
 /// Makes the headers of a request those of the call upstream. `Host` stays as the client sent it.
 ///
-/// The key must have been taken out before ([`super::extract::take_out`]), and whatever is read from the client's headers has to
-/// be read before too.
+/// The key must have been taken out before ([`super::extract::take_out`]), and whatever is read from the client's
+/// headers has to be read before too.
 pub fn to_upstream(headers: &mut HeaderMap, stamp: &Stamp, request_id: &HeaderValue) {
     let trailers = accepts_trailers(headers);
-    remove_hop_by_hop(headers);
-    for name in &NOT_FOR_THE_SERVICE {
-        headers.remove(name);
-    }
-    remove_where(headers, is_ours);
+    remove_nominated(headers);
+    remove_where(headers, |name| is_hop_by_hop(name) || is_not_for_the_service(name) || is_ours(name));
     if trailers {
         headers.insert(TE, TRAILERS.clone());
     }
@@ -124,26 +136,19 @@ pub fn set_host(headers: &mut HeaderMap, authority: &uri::Authority) -> Result<(
 }
 
 /// Makes the headers of an answer those that the client gets.
-///
-/// Besides what belongs to the other connection it loses what is ours to say: `Alt-Svc` would lead clients around the gateway, and
-/// a key is for servers, so no answer ever tells a browser that it may be read (CORS).
 pub fn to_client(headers: &mut HeaderMap, request_id: &HeaderValue) {
-    remove_hop_by_hop(headers);
-    headers.remove(ALT_SVC);
-    remove_where(headers, |name| is_ours(name) || name.starts_with("access-control-"));
+    remove_nominated(headers);
+    remove_where(headers, |name| is_hop_by_hop(name) || is_not_for_the_client(name) || is_ours(name));
     headers.insert(&REQUEST_ID, request_id.clone());
 }
 
 /// Removes from trailers, of a request or an answer, what must not stand there or would be forged.
 pub fn clean_trailers(trailers: &mut HeaderMap) {
-    remove_hop_by_hop(trailers);
-    for name in [HOST, CONTENT_LENGTH, super::extract::TOKEN.clone(), http::header::AUTHORIZATION] {
-        trailers.remove(name);
-    }
-    remove_where(trailers, is_ours);
+    remove_where(trailers, |name| is_hop_by_hop(name) || is_no_trailer(name) || is_ours(name));
 }
 
-/// The deadline a gRPC client set: one to eight digits and a unit. More than one, or any other form, is [`Denial::Malformed`].
+/// The deadline a gRPC client set: one to eight digits and a unit. More than one, or any other form, is
+/// [`Denial::Malformed`].
 pub fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Denial> {
     let mut values = headers.get_all(&GRPC_TIMEOUT).iter();
     match (values.next(), values.next()) {
@@ -175,26 +180,15 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
     tokens.any(|token| token.eq_ignore_ascii_case("trailers"))
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        remove_nominated(headers);
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
-    // Trailers are asked for anew, see `to_upstream`.
-    headers.remove(TE);
-}
-
-/// Removes what `Connection` names. Ours are set after this, so a client cannot name them away.
+/// Removes what `Connection` names, except for headers without which the message would be another one. Ours are set
+/// after this, so a client cannot name them away.
 fn remove_nominated(headers: &mut HeaderMap) {
-    let nominated: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(tokens)
-        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-        .collect();
-    for name in nominated.iter().filter(|name| !NEVER_NOMINATED.contains(name)) {
+    let values = headers.get_all(CONNECTION).iter().flat_map(tokens);
+    // The two usual tokens name no header that would be left anyway.
+    let unusual =
+        values.filter(|token| !token.eq_ignore_ascii_case("keep-alive") && !token.eq_ignore_ascii_case("close"));
+    let nominated: Vec<_> = unusual.filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok()).collect();
+    for name in nominated.iter().filter(|name| ![HOST, CONTENT_LENGTH, CONTENT_TYPE].contains(name)) {
         headers.remove(name);
     }
 }
@@ -209,9 +203,11 @@ fn is_ours(name: &str) -> bool {
     name.starts_with('x') && (name.get(..11).is_some_and(|start| is("x-tollgate-", start)) || is("x-request-id", name))
 }
 
-/// Removes the headers whose names are so. Usually there are none, and then this looks at each name once.
+/// Removes the headers whose names are so. Usually there are none, and then this looks at each name once and
+/// allocates nothing.
 fn remove_where(headers: &mut HeaderMap, so: impl Fn(&str) -> bool) {
-    while let Some(name) = headers.keys().find(|name| so(name.as_str())).cloned() {
+    let found: Vec<HeaderName> = headers.keys().filter(|name| so(name.as_str())).cloned().collect();
+    for name in found {
         headers.remove(name);
     }
 }

@@ -36,8 +36,8 @@ impl Authority<'_> {
 
 /// The authority of a request: `:authority` or an absolute address, else `Host`.
 ///
-/// Where there are several they must be the same host, since what comes after us may believe the other one. None, an empty one, one
-/// with a user's name in it or with characters that no host has is [`Denial::Malformed`].
+/// Where there are several they must be the same host, since what comes after us may believe the other one. None, an
+/// empty one, one with a user's name in it or with characters that no host has is [`Denial::Malformed`].
 pub fn authority(parts: &Parts) -> Result<Authority<'_>, Denial> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let header = match hosts.next().map(|host| host.to_str()) {
@@ -56,7 +56,8 @@ pub fn authority(parts: &Parts) -> Result<Authority<'_>, Denial> {
     }
 }
 
-/// The cluster of an authority. One that names this machine goes to the default cluster, unless a cluster lists it as its host.
+/// The cluster of an authority. One that names this machine goes to the default cluster, unless a cluster lists it as
+/// its host.
 ///
 /// `default` is a host of the default cluster, or its id; by host it is found without a search.
 pub fn cluster_of<'c>(
@@ -126,7 +127,8 @@ impl GrpcServices {
     }
 }
 
-/// What a gRPC call asks for. `path` is `/<service>/<method>`; a service or method that is not known is [`Operation::Other`].
+/// What a gRPC call asks for. `path` is `/<service>/<method>`; a service or method that is not known is
+/// [`Operation::Other`].
 pub fn grpc_operation(method: &Method, path: &str, services: &GrpcServices) -> Operation {
     let parts = path.strip_prefix('/').and_then(|path| path.rsplit_once('/'));
     match parts {
@@ -161,8 +163,8 @@ fn grpc_method(name: &str) -> Operation {
     }
 }
 
-/// What an HTTP call asks for. `path` is without its query. Names are case-sensitive; names of collections and partitions are any
-/// segment that is not empty, as it is written.
+/// What an HTTP call asks for. `path` is without its query. Names are case-sensitive; names of collections and
+/// partitions are any segment that is not empty, as it is written.
 pub fn http_operation(method: &Method, path: &str) -> Operation {
     if path == "/service_version" {
         return if method == Method::GET { Operation::GetVersion } else { Operation::Other };

@@ -130,7 +130,8 @@ impl Table {
         }
     }
 
-    /// Forgets idle accounts whenever their number has doubled, so that each admission bears a constant share of the work.
+    /// Forgets idle accounts whenever their number has doubled, so that each admission bears a constant share of the
+    /// work.
     fn sweep(&self, now: BootTime) {
         let due = self.sweep_at.load(Ordering::Relaxed);
         if self.limits.rate == 0 || self.states.len() < due {
@@ -252,14 +253,25 @@ mod tests {
         assert_eq!(permits.len(), 5);
     }
 
+    fn account(n: u64) -> AccountId {
+        let mut id = [0; ID_BYTES];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        AccountId(id)
+    }
+
+    #[test]
+    fn an_account_with_a_call_in_flight_is_not_forgotten() {
+        let limits = limits(1, 10, 1);
+        let _held = limits.admit(A, at(0)).unwrap();
+        for n in 0..10_000 {
+            drop(limits.admit(account(n), at(n)).unwrap());
+        }
+        assert!(limits.admit(A, at(20_000)).is_err());
+    }
+
     #[test]
     fn idle_accounts_are_forgotten() {
         let limits = limits(0, 10, 1);
-        let account = |n: u64| {
-            let mut id = [0; ID_BYTES];
-            id[..8].copy_from_slice(&n.to_be_bytes());
-            AccountId(id)
-        };
         for n in 0..100_000 {
             let _ = limits.admit(account(n), at(n)).unwrap();
             assert!(limits.tracked() <= SWEEP_FLOOR);

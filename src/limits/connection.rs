@@ -39,7 +39,8 @@ struct Counts {
 }
 
 impl ConnectionCaps {
-    /// `most` is the cap in all. The cap per address does not hold for `exempt`: trusted proxies stand for many clients.
+    /// `most` is the cap in all. The cap per address does not hold for `exempt`: trusted proxies stand for many
+    /// clients.
     pub fn new(per_address: usize, most: usize, exempt: Vec<IpNet>) -> Self {
         Self(Arc::new(Counts { per_address, most, exempt, open: AtomicUsize::new(0), by_address: DashMap::new() }))
     }

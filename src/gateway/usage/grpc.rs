@@ -1,7 +1,9 @@
-//! Reads `code` and `usage` from gRPC answers while they stream by: five bytes of prefix, then the fields of the message.
+//! Reads `code` and `usage` from gRPC answers while they stream by: five bytes of prefix, then the fields of the
+//! message.
 //!
-//! Every answer of the service has `code` as field 2 and, where units are reported, `usage` as field 5 (protocol sheet, section 4).
-//! All other fields are skipped by their length, without looking inside, so the cost is one step per field and not per byte.
+//! Every answer of the service has `code` as field 2 and, where units are reported, `usage` as field 5 (protocol
+//! sheet, section 4). All other fields are skipped by their length, without looking inside, so the cost is one step
+//! per field and not per byte.
 
 use super::{Form, Reading};
 use crate::meter::record::Units;
@@ -364,6 +366,8 @@ mod tests {
     fn unknown_fields_inside_usage_are_skipped() {
         let message = hex("2a0e 0a021009 1d10091009 188101 1005");
         assert_eq!(read(&[&framed(0, &message)]), whole(Some(5), None, 0));
+        let nested = hex("2a04 2a021009");
+        assert_eq!(read(&[&framed(0, &nested)]), whole(None, None, 0), "a usage within usage is none");
     }
 
     #[test]
@@ -443,6 +447,11 @@ mod tests {
         reader.finish()
     }
 
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let likely = proptest::sample::select(vec![0x2a, 0x10, 0x22, 0x02, 0x80]);
+        proptest::collection::vec(prop_oneof![any::<u8>(), likely], 0..200)
+    }
+
     proptest! {
         #[test]
         fn a_full_decoder_reads_the_same(
@@ -460,7 +469,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic_and_cuts_never_matter(
-            message in proptest::collection::vec(prop_oneof![any::<u8>(), proptest::sample::select(vec![0x2a, 0x10, 0x22, 0x02, 0x80])], 0..200),
+            message in bytes(),
             raw in any::<bool>(), cuts in proptest::collection::vec(1_usize..20, 1..9),
         ) {
             let bytes = if raw { message } else { framed(0, &message) };
