@@ -233,3 +233,6 @@ impl Ledger for Embedded {
         self.totals.list()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -195,8 +195,8 @@ impl Rows for Tx<'_> {
 /// A change in the queue, whatever it answers.
 trait Job: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> Ran;
-    /// Says to the caller what came of it; `commit` is how the transaction ended.
-    fn answer(self: Box<Self>, commit: Result<(), StoreError>);
+    /// Says to the caller what came of it; `failed` is why the transaction was not committed, if so.
+    fn answer(self: Box<Self>, failed: Option<StoreError>);
 }
 
 enum Ran {
@@ -226,14 +226,12 @@ where
         if clean { Ran::Clean } else { Ran::Soiled }
     }
 
-    fn answer(self: Box<Self>, commit: Result<(), StoreError>) {
-        let answer = match (self.outcome, commit) {
-            (Some(Ok(value)), Ok(())) => Ok(value),
+    fn answer(self: Box<Self>, failed: Option<StoreError>) {
+        let answer = match (self.outcome, failed) {
+            (Some(Ok(value)), None) => Ok(value),
             (Some(Err(error)), _) => Err(error),
-            (Some(Ok(_)), Err(error)) => Err(E::from(error)),
-            (None, commit) => {
-                Err(commit.err().unwrap_or_else(|| StoreError::Away("the change did not run".to_owned())).into())
-            }
+            (_, Some(error)) => Err(E::from(error)),
+            (None, None) => Err(E::from(StoreError::Away("the change did not run".to_owned()))),
         };
         // A caller that has gone away does not undo its change.
         let _ = self.done.send(answer);
@@ -255,20 +253,20 @@ fn serve(mut jobs: mpsc::Receiver<Box<dyn Job>>, database: &Database, log_keep: 
 /// so this ends after at most as many rounds as there are changes.
 fn settle(mut batch: Vec<Box<dyn Job>>, database: &Database, log_keep: u64, outlets: &Outlets) {
     while !batch.is_empty() {
-        let commit = match run(&mut batch, database, log_keep) {
+        let failed = match run(&mut batch, database, log_keep) {
             Ok(Round::Committed(effects)) => {
                 outlets.gateways.committed(&effects.changes);
                 outlets.totals.add(&effects.usage);
-                Ok(())
+                None
             }
             Ok(Round::Soiled(at)) => {
-                batch.remove(at).answer(Ok(()));
+                batch.remove(at).answer(None);
                 continue;
             }
-            Err(error) => Err(error),
+            Err(error) => Some(error),
         };
         for job in batch.drain(..) {
-            job.answer(commit.as_ref().map(|()| ()).map_err(StoreError::again));
+            job.answer(failed.as_ref().map(StoreError::again));
         }
     }
 }
