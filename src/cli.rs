@@ -10,9 +10,10 @@ use clap::{Args, Parser, Subcommand};
 use data_encoding::BASE32_NOPAD;
 use totp_rs::{Builder, Secret};
 
-use crate::app::{self, AppError, DemoOptions};
+use crate::app::{self, AppError};
 use crate::clock;
 use crate::config::{self, Config, Mistakes};
+use crate::demo::{self, run::DemoOptions};
 use crate::telemetry::log::{self, LogError};
 
 /// The exit code of a wrong configuration (EX_USAGE of sysexits.h).
@@ -114,7 +115,7 @@ fn execute(command: Command) -> Result<(), CliError> {
     match command {
         Command::Demo(demo) => {
             log::install()?;
-            Ok(app::demo(demo.into())?)
+            Ok(demo::run::run(demo.into())?)
         }
         Command::Serve(file) => {
             let config = Config::load(&file.config)?;

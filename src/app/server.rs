@@ -119,7 +119,8 @@ impl Service for ControlListener {
         let stop = async move {
             let _ = shutdown.wait_for(|stop| *stop).await;
         };
-        if let Err(error) = control::serve::serve(listener, router, control::serve::ServeLimits::default(), stop).await {
+        if let Err(error) = control::serve::serve(listener, router, control::serve::ServeLimits::default(), stop).await
+        {
             tracing::error!(%error, name = self.name, "a listener could not be served");
         }
     }

@@ -9,10 +9,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Serialize;
 
+use crate::clock;
 use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
 
 /// One thing that has to be right before the node is ready. Err says what is not, for an operator; never a secret.
 #[derive(Clone)]
@@ -31,7 +32,7 @@ impl ReadinessCheck {
 /// What the health routes show.
 #[derive(Clone)]
 pub struct Health {
-    pub registry: Registry,
+    pub metrics: Arc<Metrics>,
     pub checks: Vec<ReadinessCheck>,
     /// Where the node has a control plane: the store must be writable.
     pub store: Option<Arc<dyn Store>>,
@@ -85,10 +86,8 @@ async fn store_not_writable(health: &Health) -> Option<NotReady> {
 }
 
 async fn metrics(State(health): State<Health>) -> Response {
-    let mut text = Vec::new();
-    let encoder = TextEncoder::new();
-    match encoder.encode(&health.registry.gather(), &mut text) {
-        Ok(()) => ([(CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
+    match health.metrics.render(clock::boot()) {
+        Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => super::error::Problem::internal(&error).into_response(),
     }
 }

@@ -6,15 +6,20 @@
 //! `/sample/counts` and `/sample/requests` what the service saw ([`counts`]).
 
 mod answer;
+mod api;
 pub mod call;
 pub mod counts;
 mod engine;
 mod filter;
+mod folder;
 mod grpc;
+mod page;
 pub mod proto;
 mod rest;
+pub mod run;
 mod schema;
 mod search;
+mod seed;
 mod server;
 mod service;
 pub mod switches;
