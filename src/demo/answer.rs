@@ -67,8 +67,7 @@ pub struct Echo {
 
 impl Answer {
     pub fn new(parts: impl Into<VecDeque<Part>>, switches: &Switches, ticket: Ticket) -> Self {
-        let mut made = Made::new(parts.into(), switches);
-        made.ticket = Some(ticket);
+        let mut made = Made::new(parts.into(), None, switches, Some(ticket));
         // Nobody polls an empty body.
         if made.left == 0 && made.breaks_after.is_none() {
             made.complete();
@@ -78,21 +77,17 @@ impl Answer {
 
     /// An answer outside of the counts.
     pub fn uncounted(body: Vec<u8>) -> Self {
-        Self::Made(Made::new([Part::Bytes(body.into())].into(), &Switches::default()))
+        Self::Made(Made::new([Part::Bytes(body.into())].into(), None, &Switches::default(), None))
     }
 
-    /// Ends the body with trailers; its length is then not said ahead.
+    /// Ends the body with trailers.
     pub fn with_trailers(
         parts: impl Into<VecDeque<Part>>,
         trailers: HeaderMap,
         switches: &Switches,
         ticket: Ticket,
     ) -> Self {
-        let mut made = Made::new(parts.into(), switches);
-        made.ticket = Some(ticket);
-        made.trailers = Some(trailers);
-        made.says_length = false;
-        Self::Made(made)
+        Self::Made(Made::new(parts.into(), Some(trailers), switches, Some(ticket)))
     }
 
     /// Sends the request's body and trailers back as they come.
@@ -120,7 +115,7 @@ impl Part {
             Self::Filler(left) => {
                 let bytes = usize::try_from(*left).unwrap_or(PIECE).min(limit).min(PIECE);
                 *left -= bytes as u64;
-                Bytes::from_static(&FILLER[..bytes])
+                Bytes::from_static(FILLER.get(..bytes).unwrap_or(&FILLER))
             }
         }
     }
@@ -154,22 +149,26 @@ impl Body for Answer {
 }
 
 impl Made {
-    fn new(parts: VecDeque<Part>, switches: &Switches) -> Self {
+    /// Without trailers the length is said ahead, unless the body is to come in pieces.
+    fn new(parts: VecDeque<Part>, trailers: Option<HeaderMap>, switches: &Switches, ticket: Option<Ticket>) -> Self {
+        let left: u64 = parts.iter().map(Part::len).sum();
+        let says_length = switches.chunk.is_none() && trailers.is_none();
         let breaks_after = match switches.reset {
-            Some(Reset::AfterBytes(bytes)) => Some(bytes),
+            // With its length said a body is whole at its last byte, so that one is held back.
+            Some(Reset::AfterBytes(bytes)) => Some(bytes.min(left.saturating_sub(u64::from(says_length)))),
             _ => None,
         };
         Self {
-            left: parts.iter().map(Part::len).sum(),
             parts,
+            left,
             piece: switches.chunk.unwrap_or(PIECE).min(PIECE),
-            says_length: switches.chunk.is_none(),
+            says_length,
             pause: switches.pause,
             breaks_after,
-            trailers: None,
+            trailers,
             sleeping: None,
             begun: false,
-            ticket: None,
+            ticket,
         }
     }
 
@@ -209,10 +208,6 @@ impl Made {
         };
         self.left = self.left.saturating_sub(piece.remaining() as u64);
         self.breaks_after = self.breaks_after.map(|bytes| bytes.saturating_sub(piece.remaining() as u64));
-        if self.left == 0 && self.breaks_after.is_some() {
-            // The body is shorter than where it was to break: it breaks at its end.
-            self.breaks_after = Some(0);
-        }
         if self.left == 0 && self.trailers.is_none() && self.breaks_after.is_none() {
             self.complete();
         }

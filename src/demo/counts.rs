@@ -179,6 +179,7 @@ impl Seen {
             "operation": self.operation,
             "method": self.head.method.as_str(),
             "target": target(&self.head),
+            "authority": authority(&self.head),
             "version": format!("{:?}", self.head.version),
             "headers": headers(&self.head.headers),
             "content_length": text(header::CONTENT_LENGTH),
@@ -191,6 +192,12 @@ impl Seen {
 /// Path and query as they came; over HTTP/2 without the authority.
 pub fn target(head: &Parts) -> String {
     head.uri.path_and_query().map_or_else(|| head.uri.to_string(), ToString::to_string)
+}
+
+/// `Host` or, over HTTP/2, `:authority`.
+pub fn authority(head: &Parts) -> Option<&str> {
+    let host = || head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    head.uri.authority().map(|authority| authority.as_str()).or_else(host)
 }
 
 /// Names and values in the order of the wire as far as it is kept; bytes that are not text are replaced.

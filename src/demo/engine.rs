@@ -246,3 +246,164 @@ fn no_collection(name: &str) -> Refusal {
 fn no_partition(name: &str) -> Refusal {
     Refusal::new(code::INEXISTENT_PARTITION, format!("there is no partition {name}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::proto::request::{Named, QueryDocs, QueryGroups};
+    use crate::demo::proto::{Dense, Floats, Metric, Units, Vector};
+
+    fn vector(values: &[f32]) -> Option<Vector> {
+        Some(Vector { dense: Some(Dense::Floats(Floats { values: values.to_vec() })) })
+    }
+
+    fn doc(id: &str, values: &[f32]) -> Doc {
+        Doc { id: id.to_owned(), vector: vector(values), ..Doc::default() }
+    }
+
+    fn run(engine: &Engine, request: Request) -> Result<Outcome, Refusal> {
+        engine.execute(Call { collection: "books".to_owned(), request })
+    }
+
+    fn write(engine: &Engine, op: DocOp, docs: Vec<Doc>) -> (Vec<(String, i32)>, Option<Units>) {
+        let outcome = run(engine, Request::Write(op, WriteDocs { docs, partition: String::new() })).unwrap();
+        let Output::Written(results) = outcome.output else { panic!("{outcome:?}") };
+        (results.into_iter().map(|result| (result.id, result.code)).collect(), outcome.units)
+    }
+
+    fn found(outcome: Outcome) -> Vec<(String, f32)> {
+        let Output::Docs(docs) = outcome.output else { panic!("{outcome:?}") };
+        docs.into_iter().map(|doc| (doc.id, doc.score)).collect()
+    }
+
+    fn engine(metric: Metric, docs: Vec<Doc>) -> Engine {
+        let engine = Engine::default();
+        let create = CreateCollection {
+            name: "books".to_owned(),
+            dimension: 2,
+            metric: metric.into(),
+            ..CreateCollection::default()
+        };
+        run(&engine, Request::CreateCollection(create)).unwrap();
+        write(&engine, DocOp::Insert, docs);
+        engine
+    }
+
+    #[test]
+    fn each_metric_ranks_the_closest_first() {
+        let docs = vec![doc("a", &[1.0, 0.0]), doc("b", &[3.0, 4.0]), doc("c", &[-1.0, 0.0]), doc("d", &[1.0, 0.0])];
+        let near = |metric| {
+            let request = QueryDocs { vector: vector(&[2.0, 0.0]), topk: 3, ..QueryDocs::default() };
+            found(run(&engine(metric, docs.clone()), Request::Query(request)).unwrap())
+        };
+        let named = |hits: &[(&str, f32)]| hits.iter().map(|(id, score)| (id.to_string(), *score)).collect::<Vec<_>>();
+        assert_eq!(near(Metric::Cosine), named(&[("a", 0.0), ("d", 0.0), ("b", 0.4)]));
+        assert_eq!(near(Metric::Euclidean), named(&[("a", 1.0), ("d", 1.0), ("c", 3.0)]));
+        assert_eq!(near(Metric::Dotproduct), named(&[("b", 6.0), ("a", 2.0), ("d", 2.0)]));
+    }
+
+    #[test]
+    fn a_query_by_id_finds_the_document_itself_first_and_costs_what_it_returns() {
+        let engine = engine(Metric::Euclidean, vec![doc("a", &[1.0, 0.0]), doc("b", &[0.0, 1.0])]);
+        let request = QueryDocs { id: "b".to_owned(), ..QueryDocs::default() };
+        let outcome = run(&engine, Request::Query(request.clone())).unwrap();
+        assert_eq!(outcome.units, Some(Units::Read(3)));
+        assert_eq!(found(outcome)[0].0, "b");
+        let unknown = QueryDocs { id: "nobody".to_owned(), ..request };
+        assert_eq!(run(&engine, Request::Query(unknown)).unwrap_err().code, code::INEXISTENT_KEY);
+    }
+
+    #[test]
+    fn an_insert_never_overwrites_and_only_what_was_written_costs() {
+        let engine = engine(Metric::Cosine, vec![doc("a", &[1.0, 0.0])]);
+        let (results, units) = write(&engine, DocOp::Insert, vec![doc("a", &[9.0, 9.0]), doc("b", &[0.0, 1.0])]);
+        assert_eq!(results, [("a".to_owned(), code::DUPLICATE_KEY), ("b".to_owned(), 0)]);
+        assert_eq!(units, Some(Units::Write(1)));
+        let fetch = FetchDocs { ids: vec!["a".to_owned()], ..FetchDocs::default() };
+        let Output::Fetched(docs) = run(&engine, Request::Fetch(fetch)).unwrap().output else { panic!() };
+        assert_eq!(docs["a"].vector, vector(&[1.0, 0.0]));
+    }
+
+    #[test]
+    fn documents_without_an_id_get_one_each() {
+        let engine = engine(Metric::Cosine, vec![]);
+        let (results, _) = write(&engine, DocOp::Upsert, vec![doc("", &[1.0, 0.0]), doc("", &[1.0, 0.0])]);
+        assert!(!results[0].0.is_empty() && results[0].0 < results[1].0, "{results:?}");
+        assert_eq!(write(&engine, DocOp::Update, vec![doc("", &[1.0, 0.0])]).0[0].1, code::INEXISTENT_KEY);
+    }
+
+    #[test]
+    fn an_update_keeps_the_vector_that_it_does_not_bring() {
+        let engine = engine(Metric::Cosine, vec![doc("a", &[1.0, 0.0])]);
+        let bare = Doc { id: "a".to_owned(), ..Doc::default() };
+        assert_eq!(write(&engine, DocOp::Update, vec![bare.clone()]).0[0].1, 0);
+        assert_eq!(write(&engine, DocOp::Upsert, vec![bare]).0[0].1, code::INVALID_VECTOR_FORMAT);
+        assert_eq!(write(&engine, DocOp::Upsert, vec![doc("a", &[1.0])]).0[0].1, code::MISMATCHED_DIMENSION);
+    }
+
+    #[test]
+    fn groups_come_in_the_order_of_their_closest_document() {
+        let kind = |id: &str, values: &[f32], kind: &str| {
+            let value = crate::demo::proto::Value::String(kind.to_owned());
+            let field = crate::demo::proto::FieldValue { value: Some(value) };
+            Doc { fields: [("kind".to_owned(), field)].into(), ..doc(id, values) }
+        };
+        let docs = vec![
+            kind("a", &[0.0, 5.0], "x"),
+            kind("b", &[0.0, 1.0], "y"),
+            kind("c", &[0.0, 2.0], "x"),
+            kind("d", &[0.0, 3.0], "x"),
+            doc("e", &[0.0, 0.0]),
+        ];
+        let request = QueryGroups {
+            vector: vector(&[0.0, 0.0]),
+            group_by_field: "kind".to_owned(),
+            group_topk: 2,
+            ..QueryGroups::default()
+        };
+        let outcome = run(&engine(Metric::Euclidean, docs), Request::QueryGroupBy(request)).unwrap();
+        assert_eq!(outcome.units, None, "a grouped query tells no units");
+        let Output::Groups(groups) = outcome.output else { panic!("{outcome:?}") };
+        let ids = |docs: &[Doc]| docs.iter().map(|doc| doc.id.clone()).collect::<Vec<_>>();
+        let groups: Vec<_> = groups.iter().map(|group| (group.group_id.as_str(), ids(&group.docs))).collect();
+        assert_eq!(groups, [("y", vec!["b".to_owned()]), ("x", vec!["c".to_owned(), "d".to_owned()])]);
+    }
+
+    #[test]
+    fn a_delete_removes_what_it_names_or_what_its_filter_accepts() {
+        let docs = vec![doc("a", &[1.0, 0.0]), doc("b", &[1.0, 0.0]), doc("c", &[1.0, 0.0])];
+        let engine = engine(Metric::Cosine, docs);
+        let units = |request| run(&engine, Request::Delete(request)).unwrap().units;
+        assert_eq!(
+            units(DeleteDocs { ids: vec!["a".into(), "x".into()], ..Default::default() }),
+            Some(Units::Write(1))
+        );
+        assert_eq!(units(DeleteDocs { filter: "age is not null".into(), ..Default::default() }), Some(Units::Write(0)));
+        assert_eq!(units(DeleteDocs::default()), Some(Units::Write(0)), "naming nothing deletes nothing");
+        assert_eq!(units(DeleteDocs { delete_all: true, ..Default::default() }), Some(Units::Write(2)));
+    }
+
+    #[test]
+    fn the_only_vector_is_described_under_the_name_the_official_client_looks_for() {
+        let engine = engine(Metric::Cosine, vec![]);
+        let Output::Collection(info) = run(&engine, Request::DescribeCollection).unwrap().output else { panic!() };
+        assert_eq!(info.vectors_schema.keys().collect::<Vec<_>>(), ["proxima_vector"]);
+        assert_eq!((info.dimension, info.status), (2, Status::Serving.into()));
+        assert_eq!(info.partitions.len(), 1);
+    }
+
+    #[test]
+    fn partitions_hold_documents_of_their_own() {
+        let engine = engine(Metric::Cosine, vec![doc("a", &[1.0, 0.0])]);
+        let named = |name: &str| Named { name: name.to_owned() };
+        run(&engine, Request::CreatePartition(named("shoes"))).unwrap();
+        let in_shoes = WriteDocs { docs: vec![doc("a", &[0.0, 1.0])], partition: "shoes".to_owned() };
+        assert_eq!(run(&engine, Request::Write(DocOp::Insert, in_shoes)).unwrap().units, Some(Units::Write(1)));
+        let refusal = |request| run(&engine, request).unwrap_err().code;
+        assert_eq!(refusal(Request::CreatePartition(named("shoes"))), code::DUPLICATE_PARTITION);
+        assert_eq!(refusal(Request::DeletePartition(named("default"))), code::UNSUPPORTED_CONDITION);
+        assert_eq!(refusal(Request::StatsPartition(named("hats"))), code::INEXISTENT_PARTITION);
+        let Output::Stats(stats) = run(&engine, Request::StatsCollection).unwrap().output else { panic!() };
+        assert_eq!((stats.total_doc_count, stats.partitions["shoes"].total_doc_count), (2, 1));
+    }
+}

@@ -26,6 +26,3 @@ pub mod switches;
 mod text;
 
 pub use service::SampleService;
-
-#[cfg(test)]
-mod tests;

@@ -143,6 +143,7 @@ pub fn filled(json: Bytes, filler: u64) -> Vec<Part> {
         return vec![Part::Bytes(json)];
     }
     let opening = Part::Bytes(Bytes::from_static(b"{\"filler\":\""));
+    // It is an object, so there is a first byte, the brace.
     vec![opening, Part::Filler(filler), Part::Bytes(Bytes::from_static(b"\",")), Part::Bytes(json.slice(1..))]
 }
 

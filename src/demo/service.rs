@@ -196,6 +196,7 @@ fn echo(body: &Bytes, trailers: &HeaderMap, switches: &Switches, ticket: Ticket)
     let seen = json!({
         "method": head.method.as_str(),
         "target": counts::target(head),
+        "authority": counts::authority(head),
         "version": format!("{:?}", head.version),
         "headers": counts::headers(&head.headers),
         "trailers": counts::headers(trailers),

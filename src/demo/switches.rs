@@ -7,7 +7,7 @@
 //! | `x-sample-early: 1` | the answer does not wait for the request's body (for use with `status`; nothing is executed) |
 //! | `x-sample-status: n` | nothing is executed; n ≥ 100 is an HTTP status, also on gRPC, 1–16 a gRPC status (trailers-only) |
 //! | `x-sample-code: n` | nothing is executed; success with code n in the body, or, beside a status, n in the body or `extra-code` |
-//! | `x-sample-reset: head` or n | the connection (HTTP/2: the stream) breaks before the head, or after n bytes of the body |
+//! | `x-sample-reset: head` or n | the connection (HTTP/2: the stream) breaks before the head, or after n bytes of the body, at the latest before its end |
 //! | `x-sample-refuse: token` | the first request with this token is not processed: REFUSED_STREAM, or a closed connection |
 //! | `x-sample-no-usage: 1` | the answer carries no usage |
 //! | `x-sample-units: n` | the answer carries n units, of the operation's own kind |
@@ -93,5 +93,45 @@ impl Failure {
 impl Reset {
     fn parse(text: &str) -> Option<Self> {
         if text == "head" { Some(Self::BeforeHead) } else { text.parse().ok().map(Self::AfterBytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn read(headers: &[(&'static str, &'static str)]) -> Switches {
+        let header = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        Switches::read(&headers.iter().map(header).collect())
+    }
+
+    #[test]
+    fn a_usual_request_switches_nothing() {
+        assert_eq!(read(&[("host", "a"), ("x-sampled", "1")]), Switches::default());
+        assert!(!Switches::default().fails());
+    }
+
+    #[test]
+    fn values_that_make_no_sense_switch_nothing() {
+        let odd = [
+            ("x-sample-status", "17"),
+            ("x-sample-code", "many"),
+            ("x-sample-reset", "-1"),
+            ("x-sample-chunk", "0"),
+            ("x-sample-delay-ms", ""),
+        ];
+        assert_eq!(read(&odd), Switches::default());
+    }
+
+    #[test]
+    fn a_small_status_is_of_grpc_and_a_large_one_of_http() {
+        assert_eq!(read(&[("x-sample-status", "16")]).status, Some(Failure::Grpc(16)));
+        assert_eq!(read(&[("x-sample-status", "503")]).status, Some(Failure::Http(StatusCode::SERVICE_UNAVAILABLE)));
+        assert_eq!(read(&[("x-sample-reset", "0")]).reset, Some(Reset::AfterBytes(0)));
+        assert_eq!(read(&[("x-sample-bytes", "999999999999")]).filler, MAX_FILLER);
     }
 }

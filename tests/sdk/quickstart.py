@@ -1,7 +1,7 @@
 """The whole quick start of the official SDK, with right answers asserted.
 
-Prints one line of JSON: {"protocol", "calls": [{"operation", "read_units"?, "write_units"?}]}, the units being what the SDK was
-told. The order of the calls is the order in which they were made, the one of the client's construction first.
+Prints one line of JSON: {"protocol", "calls": [{"operation", "code"?, "read_units"?, "write_units"?}]}: the units are what the SDK was
+told, a code is one that is not 0. The order of the calls is the order in which they were made, the one of the client's construction first.
 """
 
 import json
@@ -21,7 +21,7 @@ class Recorder:
         assert response.code == code, f"{operation}: {response.code} {response.message}"
         if code == 0:
             assert response.request_id, f"{operation} has no request id"
-        call = {"operation": operation}
+        call = {"operation": operation} if code == 0 else {"operation": operation, "code": code}
         usage = getattr(response, "usage", None)
         if usage is not None:
             for units in ("read_units", "write_units"):

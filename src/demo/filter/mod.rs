@@ -139,3 +139,105 @@ fn is_like(text: &str, pattern: &str) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::call::code;
+    use crate::demo::proto::Strings;
+
+    fn doc() -> Doc {
+        let fields = [
+            ("name", Value::String("it's a pie".to_owned())),
+            ("age", Value::Int(20)),
+            ("big", Value::Long(i64::MAX)),
+            ("weight", Value::Float(0.1)),
+            ("sold", Value::Bool(false)),
+            ("tags", Value::Strings(Strings { values: vec!["a".to_owned()] })),
+        ];
+        let field = |(name, value): (&str, Value)| (name.to_owned(), FieldValue { value: Some(value) });
+        Doc { fields: fields.into_iter().map(field).collect(), ..Doc::default() }
+    }
+
+    #[test]
+    fn a_filter_accepts_what_it_says() {
+        for accepted in [
+            "",
+            "  ",
+            "age = 20",
+            "age==20 AND weight=0.1",
+            "age>=20",
+            "age > 19.5 and age < 20.5",
+            "age <> 21",
+            "age != 21 or nonsense = 1",
+            "big = 9223372036854775807",
+            "big > 9223372036854775806",
+            "sold = false",
+            "not sold = true",
+            "name = 'it\\'s a pie'",
+            "name = \"it's a pie\"",
+            "name like 'it%'",
+            "name like '%a%pie'",
+            "name not like 'pie%'",
+            "age in (1, 20, 3)",
+            "age not in (1, 2)",
+            "nobody is null",
+            "age is not null",
+            "age = 1 or age = 20 and weight < 1",
+            "(age = 1 or age = 20) and weight < 1",
+            "((age = 20))",
+        ] {
+            assert_eq!(Filter::parse(accepted).map(|filter| filter.accepts(&doc())), Ok(true), "{accepted}");
+        }
+    }
+
+    #[test]
+    fn a_filter_accepts_nothing_else() {
+        for refused in [
+            "age = 21",
+            "age = '20'",
+            "age != '20'",
+            "name > 3",
+            "nobody = 1",
+            "nobody != 1",
+            "tags = 'a'",
+            "big > 9223372036854775807",
+            "name like 'pie'",
+            "name like 'it'",
+            "age = 1 and age = 20 or weight > 1",
+            "(age = 1 or age = 20) and weight > 1",
+            "age is null",
+            "not age = 20",
+        ] {
+            assert_eq!(Filter::parse(refused).map(|filter| filter.accepts(&doc())), Ok(false), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_filter_is_refused_as_one() {
+        let deep = format!("{}age = 1{}", "(".repeat(5000), ")".repeat(5000));
+        let negated = "not ".repeat(5000) + "age = 1";
+        for wrong in [
+            "age",
+            "age =",
+            "= 1",
+            "age = 1 and",
+            "(age = 1",
+            "age = 1)",
+            "age = x",
+            "age ! 1",
+            "age in ()",
+            "name = 'a",
+            "age in (1,)",
+            "age not = 1",
+            "age is 1",
+            "like 'a'",
+            "name like 3",
+            "age = 1 age = 2",
+            &deep,
+            &negated,
+        ] {
+            assert_eq!(Filter::parse(wrong).map_err(|refusal| refusal.code), Err(code::INVALID_FILTER), "{wrong}");
+        }
+    }
+}

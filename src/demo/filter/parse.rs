@@ -46,10 +46,10 @@ fn tokens(text: &str) -> Result<Vec<Token>, Refusal> {
             if length == 0 {
                 return Err(wrong(format!("{first:?} was not expected")));
             }
-            (word(&rest[..length]), length)
+            (word(rest.get(..length).unwrap_or_default()), length)
         };
         tokens.push(token);
-        rest = rest[length..].trim_start();
+        rest = rest.get(length..).unwrap_or_default().trim_start();
     }
     Ok(tokens)
 }
@@ -95,21 +95,19 @@ struct Parser {
 
 impl Parser {
     fn any_of(&mut self) -> Result<Expression, Refusal> {
-        let first = self.all_of()?;
-        let mut alternatives = vec![first];
+        let mut alternatives = vec![self.all_of()?];
         while self.take_word("or") {
             alternatives.push(self.all_of()?);
         }
-        Ok(if alternatives.len() == 1 { alternatives.remove(0) } else { Expression::Or(alternatives) })
+        Ok(Expression::Or(alternatives))
     }
 
     fn all_of(&mut self) -> Result<Expression, Refusal> {
-        let first = self.one()?;
-        let mut conditions = vec![first];
+        let mut conditions = vec![self.one()?];
         while self.take_word("and") {
             conditions.push(self.one()?);
         }
-        Ok(if conditions.len() == 1 { conditions.remove(0) } else { Expression::And(conditions) })
+        Ok(Expression::And(conditions))
     }
 
     fn one(&mut self) -> Result<Expression, Refusal> {

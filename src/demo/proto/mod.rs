@@ -278,3 +278,66 @@ pub enum Units {
     #[serde(rename = "read_units")]
     Read(u32),
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::request::QueryDocs;
+    use super::*;
+
+    fn usage(units: Units) -> Option<RequestUsage> {
+        Some(RequestUsage { units: Some(units) })
+    }
+
+    fn hex(message: &impl Message) -> String {
+        data_encoding::HEXLOWER.encode(&message.encode_to_vec())
+    }
+
+    #[test]
+    fn an_answer_has_the_bytes_that_the_official_client_expects() {
+        let written = response::Written { request_id: "r".into(), usage: usage(Units::Write(4)), ..Default::default() };
+        assert_eq!(hex(&written), "0a01722a020804");
+        let found = response::Docs { usage: usage(Units::Read(300)), ..Default::default() };
+        assert_eq!(hex(&found), "2a0310ac02");
+        let nothing = response::Docs { usage: usage(Units::Read(0)), ..Default::default() };
+        assert_eq!(hex(&nothing), "2a021000", "zero units are said");
+        let refused = response::Bare { code: -2034, ..Default::default() };
+        assert_eq!(hex(&refused), "108ef0ffffffffffffff01", "a negative code has ten bytes");
+    }
+
+    #[test]
+    fn a_document_reads_the_same_from_json_and_from_bytes() {
+        let json = r#"{"id":"a","fields":{"b":true,"f":1.5,"i":7,"l":5000000000,"n":null,"s":"x","ss":["y"]},"score":0.1,
+            "sparse_vector":{"3":0.5},"vector":[0.1,-2.0]}"#;
+        let doc: Doc = serde_json::from_str(json).unwrap();
+        assert_eq!(doc.fields["i"].value, Some(Value::Int(7)));
+        assert_eq!(doc.fields["l"].value, Some(Value::Long(5_000_000_000)));
+        assert_eq!(doc.fields["f"].value, Some(Value::Float(1.5)));
+        assert_eq!(Doc::decode(&*doc.encode_to_vec()).unwrap(), doc);
+        let again = serde_json::to_string(&doc).unwrap();
+        assert_eq!(serde_json::from_str::<Doc>(&again).unwrap(), doc);
+        assert!(again.contains("[0.1,-2.0]"), "a float stays one, and short: {again}");
+    }
+
+    #[test]
+    fn a_vector_of_bytes_is_shown_as_signed_numbers() {
+        let vector = Vector { dense: Some(Dense::Bytes(vec![1, 0xff, 0x80])) };
+        assert_eq!(serde_json::to_string(&vector).unwrap(), "[1,-1,-128]");
+        assert_eq!(hex(&vector), "0a0301ff80");
+    }
+
+    #[test]
+    fn nulls_are_read_as_absent() {
+        let json = r#"{"id":null,"filter":null,"partition":null,"output_fields":null,"vector":null,"rerank":null}"#;
+        assert_eq!(serde_json::from_str::<QueryDocs>(json).unwrap(), QueryDocs::default());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_upset_the_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = QueryDocs::decode(&*bytes);
+            let _ = response::Fetched::decode(&*bytes);
+        }
+    }
+}
