@@ -87,7 +87,10 @@ impl Flusher {
     async fn tend(&mut self, health: &mut Health) {
         let (core, now) = (self.core, clock::wall());
         let prepared = tokio::task::spawn_blocking(move || core.prepare(now)).await;
-        health.files.note("making slab files ahead", prepared.map_err(|e| e.to_string()).and_then(|p| p.map_err(|e| e.to_string())));
+        health.files.note(
+            "making slab files ahead",
+            prepared.map_err(|e| e.to_string()).and_then(|p| p.map_err(|e| e.to_string())),
+        );
         let flushed = self.flush_once(now).await;
         health.ledger.note("flushing usage to the ledger", flushed.map(|_| ()).map_err(|error| error.to_string()));
     }
@@ -284,14 +287,16 @@ impl HourFlush {
 
     fn is_last(&self, taken: &Taken) -> bool {
         let places = self.keys.get(taken.key).map(|key| key.places.as_slice()).unwrap_or_default();
-        let flushed = |place: &Place| self.files.get(place.file)?.lines.get(place.line as usize).map(|line| line.flushed);
+        let flushed =
+            |place: &Place| self.files.get(place.file)?.lines.get(place.line as usize).map(|line| line.flushed);
         let acknowledged = places.iter().map(flushed).eq(taken.versions.iter().map(|version| Some(*version)));
         acknowledged && taken.counters.opened == taken.counters.committed()
     }
 
     /// Numbers go on where an earlier flusher of this meter, or recovery, would find them.
     fn next_sequence(&mut self) -> u64 {
-        let first = self.files.iter().find(|file| (file.slab.identity().shard, file.slab.identity().extent) == (SHARED, 0));
+        let first =
+            self.files.iter().find(|file| (file.slab.identity().shard, file.slab.identity().extent) == (SHARED, 0));
         let stored = first.map_or(0, |file| file.slab.view().flushes());
         self.sequence = self.sequence.max(stored) + 1;
         if let Some(file) = first {

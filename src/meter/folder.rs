@@ -24,7 +24,9 @@ const ROOM: u64 = 16 << 20;
 /// The folder cannot be used. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    #[error("cannot make the slab folder {path}: {source}. Make it by hand, or set meter.slab_dir to a writable folder on a tmpfs")]
+    #[error(
+        "cannot make the slab folder {path}: {source}. Make it by hand, or set meter.slab_dir to a writable folder on a tmpfs"
+    )]
     Make { path: PathBuf, source: io::Error },
     #[error("the slab folder {path} belongs to somebody else or is open to others. Remove it, or set meter.slab_dir")]
     NotOurs { path: PathBuf },
@@ -125,7 +127,7 @@ fn check_owner(path: &Path) -> Result<(), FolderError> {
 }
 
 fn has_room(path: &Path) -> bool {
-    statfs(path).is_ok_and(|of: StatFs| i64::from(of.f_type) == TMPFS_MAGIC && free_bytes(&of) >= ROOM)
+    statfs(path).is_ok_and(|of: StatFs| of.f_type == TMPFS_MAGIC && free_bytes(&of) >= ROOM)
 }
 
 fn free_bytes(of: &StatFs) -> u64 {
@@ -152,7 +154,9 @@ mod tests {
     fn a_slab_name_tells_its_incarnation_and_hour() {
         let name = slab_name(&identity());
         assert_eq!(read_slab_name(Path::new(&name)), Some((Incarnation([3; 10]), Hour(492_000))));
-        for bad in ["x.slab".into(), name.replace("gw_", "sto_"), name.replace("-1.", "-1-1."), name.replace("-7-", "-x-")] {
+        for bad in
+            ["x.slab".into(), name.replace("gw_", "sto_"), name.replace("-1.", "-1-1."), name.replace("-7-", "-x-")]
+        {
             assert_eq!(read_slab_name(Path::new(&bad)), None, "{bad}");
         }
     }

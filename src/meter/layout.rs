@@ -337,14 +337,7 @@ impl<'a> Line<'a> {
     /// What a commit changes, in the order of [`Tally::added`].
     fn counted(&self, outcome: Outcome) -> Option<[&'a AtomicU64; 6]> {
         let outcome = self.outcomes.get(outcome as usize)?;
-        Some([
-            outcome,
-            self.units_missing,
-            self.request_bytes,
-            self.response_bytes,
-            self.read_units,
-            self.write_units,
-        ])
+        Some([outcome, self.units_missing, self.request_bytes, self.response_bytes, self.read_units, self.write_units])
     }
 
     fn counters(&self) -> Counters {

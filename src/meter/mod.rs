@@ -29,10 +29,10 @@ use parking_lot::Mutex;
 pub use self::charge::{Charge, Tally};
 pub use self::flush::{FlushReport, Flusher};
 pub use self::folder::FolderError;
-pub use self::recover::{LeftInPlace, RecoveredHour, Recovery, RecoveryReport, Why};
 use self::folder::SlabFolder;
 use self::layout::{Identity, PackedKey};
 use self::record::{LineKey, Outcome};
+pub use self::recover::{LeftInPlace, RecoveredHour, Recovery, RecoveryReport, Why};
 use self::shard::{SHARED, Shard, Writer};
 use self::slab::Slab;
 use crate::principal::{Incarnation, StoreId};
@@ -55,9 +55,13 @@ pub struct MeterOptions {
 pub enum MeterError {
     #[error(transparent)]
     Folder(#[from] FolderError),
-    #[error("cannot lock a file in {path}: {source}. Set meter.slab_dir to a local file system; each process is an incarnation of its own")]
+    #[error(
+        "cannot lock a file in {path}: {source}. Set meter.slab_dir to a local file system; each process is an incarnation of its own"
+    )]
     Alive { path: PathBuf, source: io::Error },
-    #[error("cannot reserve room for usage counters in {path}: {source}. Free some, or set meter.slab_dir to a larger tmpfs")]
+    #[error(
+        "cannot reserve room for usage counters in {path}: {source}. Free some, or set meter.slab_dir to a larger tmpfs"
+    )]
     Room { path: PathBuf, source: io::Error },
 }
 
@@ -287,3 +291,6 @@ fn boot_id() -> [u8; 16] {
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16).unwrap_or_default().to_be_bytes()
 }
+
+#[cfg(test)]
+mod tests;

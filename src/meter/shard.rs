@@ -47,7 +47,8 @@ impl Shard {
     /// Makes what the writer will need next: the file after one that is half full, and the first file of `target`.
     pub fn prepare(&self, core: &Core, latest: Hour, target: Hour) -> io::Result<()> {
         let mut state = self.state.lock();
-        let last = state.last.as_ref().map(|slab| (slab.identity().hour, slab.identity().extent, slab.view().is_half_full()));
+        let last =
+            state.last.as_ref().map(|slab| (slab.identity().hour, slab.identity().extent, slab.view().is_half_full()));
         if let Some((hour, extent, true)) = last
             && hour >= latest
         {
@@ -161,7 +162,13 @@ impl Writer {
     }
 
     /// Counts an end of a call that began in another shard.
-    pub fn commit_for(&mut self, hour: Hour, key: &PackedKey, outcome: Outcome, tally: &Tally) -> Result<(), Unmetered> {
+    pub fn commit_for(
+        &mut self,
+        hour: Hour,
+        key: &PackedKey,
+        outcome: Outcome,
+        tally: &Tally,
+    ) -> Result<(), Unmetered> {
         let at = self.line(hour, key)?;
         self.commit_at(hour, at, outcome, tally).ok_or(Unmetered::Closed)
     }

@@ -44,14 +44,8 @@ impl Slab {
         // A hole would be filled at the first store into it; if there were no space then, the store would end in SIGBUS.
         fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)?;
         let map = MmapOptions::new().len(bytes).populate().map_raw(&file)?;
-        let mut slab = Self {
-            map,
-            _locked: file,
-            path: path.to_owned(),
-            identity,
-            seal: 0,
-            folded: AtomicBool::new(false),
-        };
+        let mut slab =
+            Self { map, _locked: file, path: path.to_owned(), identity, seal: 0, folded: AtomicBool::new(false) };
         slab.seal = View::initialise(slab.words(), &identity);
         fs::rename(unfinished, path)?;
         Ok(slab)
@@ -84,6 +78,7 @@ impl Slab {
     }
 
     #[inline]
+    #[allow(unsafe_code, reason = "mapped memory has no safe view; this is the only one of the program")]
     fn words(&self) -> &[AtomicU64] {
         let words = self.map.len() / WORD;
         // SAFETY: The pointer is the start of a mapping, hence aligned to a page and not null; the mapping is `words` × 8 bytes
