@@ -174,7 +174,7 @@ impl HourEstate {
     }
 
     /// Adds all lines of a file, or nothing.
-    fn add(&mut self, path: &Path, words: &[AtomicU64], store_id: StoreId) -> Result<(), Why> {
+    pub(super) fn add(&mut self, path: &Path, words: &[AtomicU64], store_id: StoreId) -> Result<(), Why> {
         let (view, identity) = View::read(words)?;
         if identity.store_id != store_id {
             return Err(Why::Foreign(identity.store_id));

@@ -127,7 +127,7 @@ fn check_owner(path: &Path) -> Result<(), FolderError> {
 }
 
 fn has_room(path: &Path) -> bool {
-    statfs(path).is_ok_and(|of: StatFs| i64::from(of.f_type) == TMPFS_MAGIC && free_bytes(&of) >= ROOM)
+    statfs(path).is_ok_and(|of: StatFs| of.f_type == TMPFS_MAGIC && free_bytes(&of) >= ROOM)
 }
 
 fn free_bytes(of: &StatFs) -> u64 {

@@ -291,3 +291,6 @@ fn boot_id() -> [u8; 16] {
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16).unwrap_or_default().to_be_bytes()
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,6 +78,7 @@ impl Slab {
     }
 
     #[inline]
+    #[allow(unsafe_code, reason = "mapped memory has no safe view; this is the only one of the program")]
     fn words(&self) -> &[AtomicU64] {
         let words = self.map.len() / WORD;
         // SAFETY: The pointer is the start of a mapping, hence aligned to a page and not null; the mapping is `words` × 8 bytes

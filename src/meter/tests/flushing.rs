@@ -1,0 +1,156 @@
+//! Flushing: absolute values, whatever happens on the way.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::meter::FlushReport;
+use crate::meter::record::Flush;
+use crate::store::Ledger;
+
+#[test]
+fn only_what_changed_is_flushed_and_as_one_value_for_each_key() {
+    let folder = folder();
+    let meter = meter(folder.path(), 1);
+    let ledger = Arc::new(MemoryLedger::default());
+    let mut flusher = Flusher::new(&meter, Arc::clone(&ledger) as _);
+    let now = HOUR.start();
+    call(&meter, key(1), now);
+    call(&meter, key(2), now);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            meter.attach_thread();
+            call(&meter, key(1), now);
+        });
+    });
+    let report = runtime().block_on(flusher.flush_once(now)).unwrap();
+    assert_eq!(report, FlushReport { lines: 2, batches: 1, ..FlushReport::default() });
+    assert_eq!(runtime().block_on(flusher.flush_once(now)).unwrap(), FlushReport::default());
+    call(&meter, key(2), now);
+    assert_eq!(runtime().block_on(flusher.flush_once(now)).unwrap().lines, 1);
+    let all = ledger.all();
+    assert_eq!(all[&(HOUR, key(1), meter.incarnation())], good_calls(2, now));
+    assert_eq!(all[&(HOUR, key(2), meter.incarnation())], good_calls(2, now));
+    assert_eq!(ledger.sent.lock().iter().map(|flush| flush.sequence).collect::<Vec<_>>(), [1, 2]);
+    flusher.flush_everything_again();
+    assert_eq!(runtime().block_on(flusher.flush_once(now)).unwrap().lines, 2);
+}
+
+#[test]
+fn only_the_last_batch_carries_the_new_watermark() {
+    let folder = folder();
+    let meter = meter(folder.path(), 1);
+    let now = WallTime(HOUR.start().0 + 5);
+    (0..1200).for_each(|number| call(&meter, key(number), HOUR.start()));
+    let ledger = flush(&meter, now);
+    let sent = ledger.sent.lock();
+    let shape: Vec<_> = sent.iter().map(|flush| (flush.lines.len(), flush.sequence, flush.watermark)).collect();
+    assert_eq!(shape, [(500, 1, WallTime(0)), (500, 2, WallTime(0)), (200, 3, now)]);
+}
+
+#[test]
+fn a_ledger_that_is_away_or_loses_its_answers_loses_nothing() {
+    let folder = folder();
+    let meter = meter(folder.path(), 1);
+    let ledger = Arc::new(MemoryLedger::default());
+    let mut flusher = Flusher::new(&meter, Arc::clone(&ledger) as _);
+    let (runtime, now) = (runtime(), HOUR.start());
+    for round in 0..50 {
+        call(&meter, key(round % 7), now);
+        ledger.away.store(round % 3 == 0, Ordering::Relaxed);
+        ledger.loses_answers.store(round % 3 == 1, Ordering::Relaxed);
+        let flushed = runtime.block_on(flusher.flush_once(now));
+        assert_eq!(flushed.is_ok(), round % 3 == 2);
+    }
+    ledger.loses_answers.store(false, Ordering::Relaxed);
+    runtime.block_on(flusher.flush_once(now)).unwrap();
+    assert_eq!(ledger.sum(HOUR, meter.incarnation()), good_calls(50, now));
+}
+
+#[test]
+fn the_background_task_flushes_until_it_is_told_to_stop() {
+    let folder = folder();
+    let meter = meter(folder.path(), 1);
+    let ledger = Arc::new(MemoryLedger::default());
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let now = crate::clock::wall();
+    runtime().block_on(async {
+        let flusher = Flusher::new(&meter, Arc::clone(&ledger) as _);
+        let task = tokio::spawn(flusher.run(Duration::from_millis(1), stopped));
+        call(&meter, key(1), now);
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while ledger.all().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        stop.send(true).unwrap();
+        let mut flusher = tokio::time::timeout(Duration::from_secs(20), task).await.unwrap().unwrap();
+        call(&meter, key(1), now);
+        flusher.flush_once(now).await.unwrap();
+    });
+    assert_eq!(ledger.sum(now.hour(), meter.incarnation()), good_calls(2, now));
+}
+
+/// What happens, in order: calls (begun, or begun and ended), with flushes in between.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Call(u16),
+    Open(u16),
+    EndOldest,
+    Flush,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0_u16..5).prop_map(Step::Call),
+        (0_u16..5).prop_map(Step::Open),
+        Just(Step::EndOldest),
+        Just(Step::Flush)
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+fn played(steps: &[Step]) -> Vec<Flush> {
+    let folder = folder();
+    let meter = small_meter(folder.path(), 1);
+    let ledger = Arc::new(MemoryLedger::default());
+    let mut flusher = Flusher::new(&meter, Arc::clone(&ledger) as _);
+    let (runtime, now) = (runtime(), HOUR.start());
+    let mut open = std::collections::VecDeque::new();
+    for step in steps {
+        match step {
+            Step::Call(number) => call(&meter, key(*number), now),
+            Step::Open(number) => open.push_back(meter.open_charge(key(*number), now, false).unwrap()),
+            Step::EndOldest => drop(open.pop_front()),
+            Step::Flush => drop(runtime.block_on(flusher.flush_once(now)).unwrap()),
+        }
+    }
+    runtime.block_on(flusher.flush_once(now)).unwrap();
+    ledger.sent.lock().clone()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn doubled_reordered_and_replayed_batches_give_the_same_ledger(
+        steps in steps(),
+        order in proptest::collection::vec(any::<prop::sample::Index>(), 0..40),
+    ) {
+        let sent = played(&steps);
+        let (in_order, mixed) = (MemoryLedger::default(), MemoryLedger::default());
+        let runtime = runtime();
+        for flush in &sent {
+            runtime.block_on(in_order.merge(flush.clone())).unwrap();
+        }
+        let doubled = order.iter().filter(|_| !sent.is_empty()).map(|index| index.get(&sent));
+        for flush in doubled.chain(sent.iter().rev()) {
+            runtime.block_on(mixed.merge(flush.clone())).unwrap();
+        }
+        prop_assert_eq!(in_order.all(), mixed.all());
+    }
+}
