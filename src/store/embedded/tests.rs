@@ -6,6 +6,7 @@ use std::sync::Arc;
 use redb::{Database, TableDefinition};
 use tempfile::TempDir;
 
+use super::tables::SEALED_KEYS;
 use super::{Embedded, Settings};
 use crate::principal::{AccountId, Incarnation, Revision};
 use crate::store::accounts::{AccountError, AccountStore, NewAccount, Page, Refusal};
@@ -71,6 +72,18 @@ async fn everything_is_there_after_reopening_also_the_count_of_the_day() {
     }
     let revision = deleted.unwrap().deleted.unwrap().revision;
     assert!(store.confirm(revision, std::time::Duration::ZERO).await.unwrap().is_everywhere());
+}
+
+#[tokio::test]
+async fn a_deleted_key_leaves_no_sealed_text_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let embedded = Arc::new(open(&file_in(&folder)).unwrap());
+    let store: Arc<dyn Store> = Arc::<Embedded>::clone(&embedded);
+    let scene = Scene::ready(&store).await;
+    let key_id = scene.key().await.key_id();
+    assert!(SEALED_KEYS.get(&embedded.snapshot().unwrap(), &key_id).unwrap().is_some());
+    scene.delete(key_id).await;
+    assert!(SEALED_KEYS.get(&embedded.snapshot().unwrap(), &key_id).unwrap().is_none());
 }
 
 #[tokio::test]
@@ -167,11 +180,11 @@ async fn a_row_that_cannot_be_read_is_named_and_nothing_else_is_harmed() {
     let error = store.load(bad_key.digest).await.err().unwrap();
     let key = data_encoding::HEXLOWER.encode(&bad_id.0);
     assert!(matches!(&error, StoreError::Corrupt(why) if why.contains("accounts") && why.contains(&key)), "{error}");
-    tamper_open_fails(&store, bad_id).await;
+    the_neighbours_change_is_made(&store, bad_id).await;
 }
 
 /// A change that meets the damaged row fails alone; one beside it in the same batch is made.
-async fn tamper_open_fails(store: &Embedded, bad_id: AccountId) {
+async fn the_neighbours_change_is_made(store: &Embedded, bad_id: AccountId) {
     let new = NewAccount {
         account_id: AccountId::random().unwrap(),
         name: None,
