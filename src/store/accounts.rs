@@ -205,7 +205,7 @@ pub trait AccountStore: Send + Sync {
     async fn account(&self, account_id: AccountId) -> Result<Option<AccountRecord>, StoreError>;
     /// By id.
     async fn list_accounts(&self, page: Page<AccountId>) -> Result<Vec<AccountRecord>, StoreError>;
-    /// A revision only where the status changed. Refused: `NotFound`.
+    /// A revision where the patch names a status. Refused: `NotFound`.
     async fn patch_account(
         &self,
         account_id: AccountId,

@@ -176,3 +176,76 @@ impl<'de> Deserialize<'de> for ChainHash {
         bytes.try_into().map(Self).map_err(|_| serde::de::Error::custom("a hash has 32 bytes"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(length: u64) -> Vec<AuditEntry> {
+        let mut entries: Vec<AuditEntry> = Vec::new();
+        for number in 0..length {
+            let last = entries.last().map_or((0, GENESIS), |entry| (entry.seq, entry.hash));
+            let event = AuditEvent {
+                at: WallTime(number),
+                actor: Actor::system(),
+                action: "key.create".to_owned(),
+                subject: format!("key {number}"),
+                account_id: Some(AccountId([1; 10])),
+                detail: None,
+            };
+            entries.push(AuditEntry::chain(event, last));
+        }
+        entries
+    }
+
+    fn verify(entries: &[AuditEntry], head: &AuditEntry) -> AuditVerdict {
+        let mut verifier = Verifier::default();
+        match entries.iter().try_for_each(|entry| verifier.take(entry)) {
+            Ok(()) => verifier.finish((head.seq, head.hash)),
+            Err(seq) => AuditVerdict::Broken { seq },
+        }
+    }
+
+    #[test]
+    fn a_whole_chain_holds_and_survives_json() {
+        let entries = chain(20);
+        let read: Vec<AuditEntry> = serde_json::from_slice(&serde_json::to_vec(&entries).unwrap()).unwrap();
+        assert_eq!(verify(&read, &entries[19]), AuditVerdict::Whole { entries: 20 });
+    }
+
+    #[test]
+    fn every_changed_field_breaks_the_chain_where_it_was_changed() {
+        let changes: [fn(&mut AuditEntry); 10] = [
+            |entry| entry.seq += 1,
+            |entry| entry.at.0 += 1,
+            |entry| entry.actor.kind = ActorKind::Root,
+            |entry| entry.actor.id.push('x'),
+            |entry| entry.actor.from = Some([127, 0, 0, 1].into()),
+            |entry| entry.action.push('x'),
+            |entry| std::mem::swap(&mut entry.action, &mut entry.subject),
+            |entry| entry.account_id = None,
+            |entry| entry.detail = Some(String::new()),
+            |entry| entry.hash.0[31] ^= 1,
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut entries = chain(20);
+            let head = entries[19].clone();
+            change(&mut entries[6]);
+            assert_eq!(verify(&entries, &head), AuditVerdict::Broken { seq: 7 }, "change {number}");
+        }
+    }
+
+    #[test]
+    fn removed_reordered_and_cut_entries_are_found() {
+        let whole = chain(20);
+        let head = &whole[19];
+        let mut removed = whole.clone();
+        removed.remove(4);
+        assert_eq!(verify(&removed, head), AuditVerdict::Broken { seq: 5 });
+        let mut reordered = whole.clone();
+        reordered.swap(10, 11);
+        assert_eq!(verify(&reordered, head), AuditVerdict::Broken { seq: 11 });
+        assert_eq!(verify(&whole[..18], head), AuditVerdict::Broken { seq: 19 });
+        assert_eq!(verify(&[], head), AuditVerdict::Broken { seq: 1 });
+    }
+}

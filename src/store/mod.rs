@@ -3,6 +3,8 @@
 pub mod accounts;
 pub mod audit;
 pub mod confirm;
+#[cfg(test)]
+mod contract;
 pub mod embedded;
 pub mod records;
 

@@ -26,7 +26,7 @@ use tokio::sync::broadcast;
 use self::gateways::Gateways;
 use self::ledger::Totals;
 use self::rows::{Snapshot, broken, is_absent};
-use self::tables::{IDENTITY, Identity, META_IDENTITY, META_NUMBERS, NAMES, REVISION, SCHEMA, SCHEMA_VERSION};
+use self::tables::{IDENTITY, Identity, META_IDENTITY, META_NUMBERS, REVISION, SCHEMA, SCHEMA_VERSION};
 use self::writer::{Outlets, Writer, at_once};
 use super::{ClustersRead, FeedStore, Ledger, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal};
 use crate::key::Digest;
@@ -166,7 +166,7 @@ fn set_up(database: &Database) -> Result<(), StoreError> {
     let identity =
         Identity { store_id: StoreId::random().map_err(no_ids)?, epoch: Epoch::random().map_err(no_ids)?, lease_ms: 0 };
     at_once(database, |tx| {
-        NAMES.iter().try_for_each(|name| tx.make_table(name))?;
+        tx.make_tables()?;
         tx.put(&META_NUMBERS, SCHEMA, &SCHEMA_VERSION)?;
         tx.put(&META_NUMBERS, REVISION, &0)?;
         tx.put(&META_IDENTITY, IDENTITY, &identity)
@@ -233,3 +233,6 @@ impl Ledger for Embedded {
         self.totals.list()
     }
 }
+
+#[cfg(test)]
+mod tests;

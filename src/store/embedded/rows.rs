@@ -19,7 +19,7 @@ type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 /// A table with keys `K` and values `V`.
 pub struct Table<K: ?Sized, V> {
     pub name: &'static str,
-    types: PhantomData<(fn(&K), fn() -> V)>,
+    types: PhantomData<fn(&K) -> V>,
 }
 
 impl<K: RowKey + ?Sized, V: RowValue> Table<K, V> {

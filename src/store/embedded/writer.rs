@@ -1,6 +1,8 @@
 //! The one writer. Changes wait in a bounded queue; a thread of its own runs those that are waiting in one transaction, commits
 //! it to the disk, and only then answers each of them. So a crowd of changes shares one fsync, and no async thread waits for a disk.
 
+use std::cell::OnceCell;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -10,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::gateways::Gateways;
 use super::ledger::Totals;
 use super::rows::{Raw, RowKey, RowValue, Rows, Span, Step, Table, broken, value_of, walk};
-use super::tables::{AUDIT, AUDIT_HEAD, AuditHead, LOG, META_AUDIT, META_NUMBERS, REVISION};
+use super::tables::{AUDIT, AUDIT_HEAD, AuditHead, LOG, META_AUDIT, META_NUMBERS, NAMES, REVISION};
 use crate::key::Digest;
 use crate::meter::record::{Counters, Operation};
 use crate::principal::{AccountId, ClusterId, Revision};
@@ -73,10 +75,14 @@ impl Drop for Writer {
 /// A transaction in which changes are made. It sees its own writes.
 pub struct Tx<'a> {
     tx: &'a WriteTransaction,
+    /// By their place in [`NAMES`]. Each is opened once: opening costs more than a read or a write of a row.
+    tables: [OnceCell<Opened<'a>>; NAMES.len()],
     log_keep: u64,
     writes: u64,
     effects: Effects,
 }
+
+type Opened<'a> = redb::Table<'a, &'static [u8], &'static [u8]>;
 
 /// What becomes visible outside the file once the transaction is on the disk.
 #[derive(Default)]
@@ -87,7 +93,28 @@ pub struct Effects {
 
 impl<'a> Tx<'a> {
     fn new(tx: &'a WriteTransaction, log_keep: u64) -> Self {
-        Self { tx, log_keep, writes: 0, effects: Effects::default() }
+        let tables = [const { OnceCell::new() }; NAMES.len()];
+        Self { tx, tables, log_keep, writes: 0, effects: Effects::default() }
+    }
+
+    fn table(&self, name: &str) -> Result<&Opened<'a>, StoreError> {
+        let unknown = || StoreError::Corrupt(format!("there is no table {name}"));
+        let place = NAMES.iter().position(|known| *known == name).ok_or_else(unknown)?;
+        let cell = self.tables.get(place).ok_or_else(unknown)?;
+        if let Some(opened) = cell.get() {
+            return Ok(opened);
+        }
+        let opened = self.tx.open_table(Raw::new(name)).map_err(broken)?;
+        Ok(cell.get_or_init(|| opened))
+    }
+
+    /// The same, and a write is counted: whoever asks for it changes a row.
+    fn table_mut(&mut self, name: &str) -> Result<&mut Opened<'a>, StoreError> {
+        self.table(name)?;
+        self.writes += 1;
+        let place = NAMES.iter().position(|known| *known == name);
+        let opened = place.and_then(|place| self.tables.get_mut(place)).and_then(OnceCell::get_mut);
+        opened.ok_or_else(|| StoreError::Corrupt(format!("there is no table {name}")))
     }
 
     pub fn put<K: RowKey + ?Sized, V: RowValue>(
@@ -97,16 +124,13 @@ impl<'a> Tx<'a> {
         value: &V,
     ) -> Result<(), StoreError> {
         let encoded = value.encode().map_err(|why| StoreError::Corrupt(format!("table {}: {why}", table.name)))?;
-        self.writes += 1;
-        let mut rows = self.tx.open_table(table.raw()).map_err(broken)?;
+        let rows = self.table_mut(table.name)?;
         rows.insert(key.row_key().as_slice(), encoded.as_slice()).map_err(broken)?;
         Ok(())
     }
 
     pub fn remove<K: RowKey + ?Sized, V: RowValue>(&mut self, table: &Table<K, V>, key: &K) -> Result<(), StoreError> {
-        self.writes += 1;
-        let mut rows = self.tx.open_table(table.raw()).map_err(broken)?;
-        rows.remove(key.row_key().as_slice()).map_err(broken)?;
+        self.table_mut(table.name)?.remove(key.row_key().as_slice()).map_err(broken)?;
         Ok(())
     }
 
@@ -117,22 +141,19 @@ impl<'a> Tx<'a> {
         span: &Span,
     ) -> Result<(), StoreError> {
         let mut keys = Vec::new();
-        let mut rows = self.tx.open_table(table.raw()).map_err(broken)?;
-        walk(&rows, span, &mut |key, _| {
+        walk(self.table(table.name)?, span, &mut |key, _| {
             keys.push(key.to_vec());
-            Ok(std::ops::ControlFlow::Continue(()))
+            Ok(ControlFlow::Continue(()))
         })?;
         for key in keys {
-            self.writes += 1;
-            rows.remove(key.as_slice()).map_err(broken)?;
+            self.table_mut(table.name)?.remove(key.as_slice()).map_err(broken)?;
         }
         Ok(())
     }
 
-    /// Makes a table that has no rows yet.
-    pub fn make_table(&mut self, name: &str) -> Result<(), StoreError> {
-        self.writes += 1;
-        self.tx.open_table(Raw::new(name)).map(drop).map_err(broken)
+    /// Makes the tables that are not there yet.
+    pub fn make_tables(&self) -> Result<(), StoreError> {
+        NAMES.iter().try_for_each(|name| self.table(name).map(drop))
     }
 
     /// The revision that the next change of the log will have.
@@ -155,8 +176,8 @@ impl<'a> Tx<'a> {
     }
 
     fn trim_log(&mut self, newest: Revision) -> Result<(), StoreError> {
-        let mut rows = self.tx.open_table(LOG.raw()).map_err(broken)?;
         let oldest_kept = newest.0.saturating_sub(self.log_keep) + 1;
+        let rows = self.table_mut(LOG.name)?;
         loop {
             let oldest = rows.first().map_err(broken)?.map(|(key, _)| key.value().to_vec());
             match oldest {
@@ -182,21 +203,19 @@ impl<'a> Tx<'a> {
 
 impl Rows for Tx<'_> {
     fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let rows = self.tx.open_table(Raw::new(table)).map_err(broken)?;
-        value_of(&rows, key)
+        value_of(self.table(table)?, key)
     }
 
     fn scan(&self, table: &str, span: Span, visit: &mut dyn FnMut(&[u8], &[u8]) -> Step) -> Result<(), StoreError> {
-        let rows = self.tx.open_table(Raw::new(table)).map_err(broken)?;
-        walk(&rows, &span, visit)
+        walk(self.table(table)?, &span, visit)
     }
 }
 
 /// A change in the queue, whatever it answers.
 trait Job: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> Ran;
-    /// Says to the caller what came of it; `commit` is how the transaction ended.
-    fn answer(self: Box<Self>, commit: Result<(), StoreError>);
+    /// Says to the caller what came of it; `failed` is why the transaction was not committed, if so.
+    fn answer(self: Box<Self>, failed: Option<StoreError>);
 }
 
 enum Ran {
@@ -226,14 +245,12 @@ where
         if clean { Ran::Clean } else { Ran::Soiled }
     }
 
-    fn answer(self: Box<Self>, commit: Result<(), StoreError>) {
-        let answer = match (self.outcome, commit) {
-            (Some(Ok(value)), Ok(())) => Ok(value),
+    fn answer(self: Box<Self>, failed: Option<StoreError>) {
+        let answer = match (self.outcome, failed) {
+            (Some(Ok(value)), None) => Ok(value),
             (Some(Err(error)), _) => Err(error),
-            (Some(Ok(_)), Err(error)) => Err(E::from(error)),
-            (None, commit) => {
-                Err(commit.err().unwrap_or_else(|| StoreError::Away("the change did not run".to_owned())).into())
-            }
+            (_, Some(error)) => Err(E::from(error)),
+            (None, None) => Err(E::from(StoreError::Away("the change did not run".to_owned()))),
         };
         // A caller that has gone away does not undo its change.
         let _ = self.done.send(answer);
@@ -255,20 +272,20 @@ fn serve(mut jobs: mpsc::Receiver<Box<dyn Job>>, database: &Database, log_keep: 
 /// so this ends after at most as many rounds as there are changes.
 fn settle(mut batch: Vec<Box<dyn Job>>, database: &Database, log_keep: u64, outlets: &Outlets) {
     while !batch.is_empty() {
-        let commit = match run(&mut batch, database, log_keep) {
+        let failed = match run(&mut batch, database, log_keep) {
             Ok(Round::Committed(effects)) => {
                 outlets.gateways.committed(&effects.changes);
                 outlets.totals.add(&effects.usage);
-                Ok(())
+                None
             }
             Ok(Round::Soiled(at)) => {
-                batch.remove(at).answer(Ok(()));
+                batch.remove(at).answer(None);
                 continue;
             }
-            Err(error) => Err(error),
+            Err(error) => Some(error),
         };
         for job in batch.drain(..) {
-            job.answer(commit.as_ref().map(|()| ()).map_err(StoreError::again));
+            job.answer(failed.as_ref().map(StoreError::again));
         }
     }
 }
@@ -298,11 +315,14 @@ fn run(batch: &mut [Box<dyn Job>], database: &Database, log_keep: u64) -> Result
     let mut tx = Tx::new(&write, log_keep);
     for (at, job) in batch.iter_mut().enumerate() {
         if let Ran::Soiled = job.run(&mut tx) {
+            drop(tx);
             write.abort().map_err(broken)?;
             return Ok(Round::Soiled(at));
         }
     }
-    let (writes, effects) = (tx.writes, tx.effects);
+    let (writes, effects) = (tx.writes, std::mem::take(&mut tx.effects));
+    // The tables have to be closed before the transaction ends.
+    drop(tx);
     if writes == 0 {
         write.abort().map_err(broken)?;
     } else {
