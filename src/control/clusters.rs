@@ -16,7 +16,7 @@ use super::caller::{Caller, OperatorOnly};
 use super::confirm::{AfterChange, WaitQuery};
 use super::error::{Kind, Problem};
 use super::name;
-use super::request::{Id, JsonBody, QueryOf};
+use super::request::{Id, JsonBody, QueryOf, broken_rule};
 use crate::clock;
 use crate::principal::{AccountId, ClusterId};
 use crate::store::accounts::{ClusterPatch, NewCluster};
@@ -180,7 +180,8 @@ fn upstream(text: &str) -> Option<String> {
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
     let known = matches!(scheme, "http" | "https") && !authority.host().is_empty();
     let bare = matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.as_str().contains('@');
-    let port_fits = authority.port().is_none_or(|port| port.as_str().parse::<u16>().is_ok_and(|port| port > 0));
+    let port = authority.as_str().strip_prefix(authority.host())?;
+    let port_fits = port.is_empty() || port.strip_prefix(':')?.parse::<u16>().is_ok_and(|port| port > 0);
     (known && bare && port_fits).then(|| format!("{scheme}://{authority}"))
 }
 
@@ -199,11 +200,11 @@ fn checked_list<'de, D: Deserializer<'de>, T>(
     let texts = Vec::<String>::deserialize(from)?;
     let fits = texts.len() <= LONGEST_LIST;
     let checked: Option<Vec<T>> = texts.iter().map(|text| check(text.trim())).collect();
-    checked.filter(|_| fits).ok_or_else(|| serde::de::Error::custom(rule))
+    checked.filter(|_| fits).ok_or_else(|| broken_rule(rule))
 }
 
 fn not_empty<T, E: serde::de::Error>(list: Vec<T>) -> Result<Vec<T>, E> {
-    if list.is_empty() { Err(serde::de::Error::custom("the list must not be empty")) } else { Ok(list) }
+    if list.is_empty() { Err(broken_rule("the list must not be empty")) } else { Ok(list) }
 }
 
 fn some_hosts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {

@@ -13,7 +13,7 @@ use super::confirm::{AfterChange, WaitQuery};
 use super::error::Problem;
 use super::keys::KeyView;
 use super::name;
-use super::request::{Id, JsonBody, QueryOf};
+use super::request::{Id, JsonBody, QueryOf, broken_rule};
 use crate::clock;
 use crate::key::KeyText;
 use crate::principal::AccountId;
@@ -61,5 +61,6 @@ pub async fn import(
 }
 
 fn key_text<'de, D: Deserializer<'de>>(from: D) -> Result<KeyText, D::Error> {
-    KeyText::import(String::deserialize(from)?).map_err(serde::de::Error::custom)
+    KeyText::import(String::deserialize(from)?)
+        .map_err(|_| broken_rule("a key is 1 to 256 visible ASCII characters, and a dvk_ key is complete"))
 }

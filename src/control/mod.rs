@@ -80,9 +80,6 @@ impl Control {
         let KeysConfig { active_max, daily_max, day_offset } = keys;
         let limits = KeyLimits { active_max, daily_max, day_offset };
         let passwords = Passwords::new(password_cost)?;
-        let (last_used, sign_ins, codes) = (LastUsed::default(), SignInThrottle::default(), CodeThrottle::default());
-        let parts = (store, digester, sealer, operator_token, billing_token);
-        let (store, digester, sealer, operator_token, billing_token) = parts;
         Ok(Arc::new(Self {
             store,
             digester,
@@ -91,9 +88,9 @@ impl Control {
             billing_token,
             limits,
             passwords,
-            last_used,
-            sign_ins,
-            codes,
+            last_used: LastUsed::default(),
+            sign_ins: SignInThrottle::default(),
+            codes: CodeThrottle::default(),
         }))
     }
 }
@@ -129,3 +126,6 @@ pub fn enveloped(router: Router) -> Router {
         .method_not_allowed_fallback(|| async { error::Problem::from(Kind::MethodNotAllowed) })
         .layer(from_fn(envelope::wrap))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use tokio::sync::Semaphore;
 
 use super::error::{Kind, Problem};
+use super::request::broken_rule;
 use crate::store::records::PasswordHash;
 
 /// What one verification costs. The default is OWASP's: 19 MiB, two passes, one lane.
@@ -51,7 +52,7 @@ impl<'de> Deserialize<'de> for Password {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = SecretString::from(String::deserialize(from)?);
         if text.expose_secret().len() > Self::MOST {
-            return Err(serde::de::Error::custom("the password is too long"));
+            return Err(broken_rule("the password is too long"));
         }
         Ok(Self(text))
     }

@@ -58,7 +58,11 @@ fn is_length_limit(error: &(dyn std::error::Error + Send + Sync + 'static)) -> b
     error.is::<LengthLimitError>()
 }
 
+/// Every body is an object. serde would take a list for one as well, with its items as the fields in order.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::invalid("The body is not a JSON object."));
+    }
     serde_json::from_slice(body).map_err(|error| Problem::invalid(said_safely(&error)))
 }
 
@@ -75,8 +79,19 @@ fn said_safely(error: &serde_json::Error) -> String {
     format!("The body is not as expected: {what} (line {line}, column {column}).")
 }
 
+/// Our own words about a value, for a `deserialize_with`. They are told apart from serde's by how they begin, since serde
+/// quotes a value only behind words of its own.
+pub fn broken_rule<E: serde::de::Error>(rule: &'static str) -> E {
+    E::custom(format_args!("{RULE}{rule}"))
+}
+
+const RULE: &str = "rule: ";
+
 fn fitting(message: &str) -> String {
     let own = message.rsplit_once(" at line ").map_or(message, |(own, _)| own);
+    if let Some(rule) = own.strip_prefix(RULE) {
+        return rule.to_owned();
+    }
     if own.starts_with("missing field `") {
         return own.to_owned();
     }
@@ -148,6 +163,8 @@ mod tests {
             r#"{"password": "12345678"#,
             r#""12345678""#,
             r#"{"password":"12345678","password":"12345678"}"#,
+            r#"{"rule: 12345678": 1}"#,
+            r#"{"password": {"rule: 12345678": 1}}"#,
         ] {
             let problem = parse::<Login>(hostile.as_bytes()).unwrap_err();
             assert!(!format!("{problem:?}").contains("12345678"), "{problem:?}");
