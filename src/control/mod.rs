@@ -20,7 +20,6 @@ pub mod password;
 mod refusal;
 pub mod request;
 pub mod seal;
-pub mod secret_file;
 pub mod serve;
 pub mod session;
 pub mod step_up;

@@ -5,10 +5,11 @@
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use secrecy::ExposeSecret;
 use std::fmt;
 use zeroize::Zeroizing;
 
-use super::secret_file::SecretBytes;
+use crate::config::secret::Secret32;
 use crate::principal::{AccountId, KeyId, UserId};
 use crate::store::records::Sealed;
 
@@ -41,8 +42,8 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    pub fn new(version: u8, key: &SecretBytes) -> Self {
-        Self { version, cipher: XChaCha20Poly1305::new(key.expose().into()) }
+    pub fn new(version: u8, key: &Secret32) -> Self {
+        Self { version, cipher: XChaCha20Poly1305::new(key.expose_secret().into()) }
     }
 
     pub fn seal(&self, owner: Owner, plain: &[u8]) -> Result<Sealed, CannotSeal> {
@@ -90,7 +91,8 @@ mod tests {
     const OWNER: Owner = Owner::Key { account_id: AccountId([1; ID_BYTES]), key_id: KeyId([2; ID_BYTES]), version: 1 };
 
     fn sealer(version: u8) -> Sealer {
-        Sealer::new(version, &SecretBytes::random().unwrap())
+        let key = Secret32::init_with_mut(|key: &mut [u8; 32]| getrandom::fill(key).unwrap());
+        Sealer::new(version, &key)
     }
 
     #[test]

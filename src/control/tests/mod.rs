@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use super::health::Health;
 use super::password::PasswordCost;
 use super::seal::Sealer;
-use super::secret_file::SecretBytes;
+use crate::config::secret::Secret32;
 use super::token::{OPERATOR, Token};
 use super::totp::TotpSecret;
 use super::{Control, ControlParts, health, router};
@@ -93,7 +93,7 @@ impl World {
         let parts = ControlParts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             digester: Digester::new(&[7; 32]),
-            sealer: Sealer::new(1, &SecretBytes::random().unwrap()),
+            sealer: Sealer::new(1, &Secret32::init_with_mut(|key: &mut [u8; 32]| getrandom::fill(key).unwrap())),
             operator_token: operator.hash(),
             billing_token: Some(billing.hash()),
             keys,
