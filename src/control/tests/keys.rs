@@ -192,3 +192,33 @@ async fn a_key_can_be_renamed_and_switched_off_and_on() {
     let past = json!({"status": "active", "expires_at": "2020-01-01T00:00:00Z"});
     assert_eq!(world.patch(&owner.token, &path, past).await.ok(200)["status"], "expired");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_creates_at_once_leave_as_many_keys_as_there_may_be() {
+    let world = Arc::new(World::new());
+    let owner = Arc::new(world.owner("one@example.com").await);
+    let creates = (0..100).map(|_| {
+        let (world, owner) = (Arc::clone(&world), Arc::clone(&owner));
+        tokio::spawn(async move { world.post(&owner.token, "/v1/keys", json!({})).await.status.as_u16() })
+    });
+    let mut statuses = Vec::new();
+    for create in creates.collect::<Vec<_>>() {
+        statuses.push(create.await.unwrap());
+    }
+    statuses.sort_unstable();
+    assert_eq!((&statuses[..3], &statuses[3..]), (&[201; 3][..], &[409; 97][..]));
+}
+
+#[tokio::test]
+async fn a_suspension_is_pending_until_the_gateway_has_it() {
+    let world = World::new();
+    let owner = world.owner("one@example.com").await;
+    let gateway = Incarnation([5; ID_BYTES]);
+    let revision = world.renew(gateway, Revision(0)).await;
+    world.renew(gateway, revision).await;
+    let path = format!("/v1/accounts/{}?wait=0", owner.account_id);
+    let pending = world.patch(&world.operator, &path, json!({"status": "suspended"})).await.ok(202);
+    assert_eq!((pending["applied"].as_str(), &pending["unconfirmed"]), (Some("pending"), &json!([gateway])));
+    assert_eq!(pending["status"], "suspended");
+    world.post(&owner.token, "/v1/keys", json!({})).await.problem(403, "account_suspended");
+}
