@@ -1,6 +1,6 @@
 //! A charge: the evidence that a call was counted at admission, and the duty to count its end exactly once.
 
-use super::layout::PackedKey;
+use super::packed_key::PackedKey;
 use super::record::{LineKey, Outcome, Units};
 use super::{Core, shard};
 use crate::time::Hour;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
 use super::folder;
-use super::layout::{Damage, View, WORD};
+use super::layout::{Damage, View};
 use super::record::{Counters, LineKey};
 use super::shard::SHARED;
+use super::words::WORD;
 use crate::principal::{Incarnation, StoreId};
 use crate::time::Hour;
 

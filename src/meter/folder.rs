@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{StatFs, statfs};
 use rustix::process::getuid;
 
-use super::layout::Identity;
+use super::header::Identity;
 use crate::principal::{Incarnation, StoreId};
 use crate::time::Hour;
 

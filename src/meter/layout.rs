@@ -22,45 +22,28 @@
 //! **Concurrent readers** (the flush) see a line whole by its version word: odd while it is written, another value afterwards.
 //! Every load is `Acquire`, so who has seen any later value also sees the version that was stored before it.
 
-use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use super::charge::Tally;
-use super::record::{Counters, LineKey, Operation, Outcome};
-use crate::principal::{AccountId, ClusterId, ID_BYTES, Incarnation, KeyId, StoreId};
-use crate::time::{Hour, WallTime};
+use super::header::Identity;
+use super::line::{LINE, Line};
+use super::packed_key::PackedKey;
+use super::record::{Counters, LineKey, Outcome};
+use super::words::{checksum, low, put, take};
+use crate::time::WallTime;
 
-pub const WORD: usize = size_of::<u64>();
-const MAGIC: u64 = u64::from_le_bytes(*b"TGSLAB\r\n");
-const FORMAT: u64 = 1;
-
-const IDENTITY: usize = 12;
+// Where things stand, in words. What different threads touch stands on cache lines of its own.
 const PUBLISHED: usize = 64;
 const FLUSHES: usize = 80;
 const REDO: usize = 96;
 const REDO_WORDS: usize = 8;
 const DIRECTORY: usize = 512;
+/// Words of a directory record: four of the key, one of the checksum.
 const RECORD: usize = 5;
-const LINE: usize = 16;
 /// Bit 63 of the slot's state word; below it the outcome (bits 32–39) and the line (bits 0–31).
 const REDO_PUBLISHED: u64 = 1 << 63;
 /// How often a reader looks again at a line that is being written before it leaves it for the next flush.
 const LOOKS: u32 = 1000;
-
-/// Whose file it is and which part of the incarnation's counters it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    pub store_id: StoreId,
-    pub boot_id: [u8; 16],
-    pub incarnation: Incarnation,
-    pub hour: Hour,
-    /// 0 is the shared shard.
-    pub shard: u16,
-    /// Counts the files of this shard and hour, from 0.
-    pub extent: u16,
-    /// Lines.
-    pub capacity: u32,
-}
 
 /// Why a file cannot be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,13 +88,8 @@ impl<'a> View<'a> {
 
     /// Writes the header of a new file, whose other words are zero. Returns its checksum.
     pub fn initialise(words: &'a [AtomicU64], identity: &Identity) -> u32 {
-        let header = identity_words(identity);
-        let seal = checksum(0, &header);
-        for (word, value) in words.iter().zip(header) {
-            put(word, value);
-        }
-        if let (Some(word), Some(published)) = (words.get(IDENTITY - 1), words.get(PUBLISHED)) {
-            put(word, u64::from(seal));
+        let seal = identity.write(words);
+        if let Some(published) = words.get(PUBLISHED) {
             put(published, sealed_count(seal, 0));
         }
         seal
@@ -119,11 +97,10 @@ impl<'a> View<'a> {
 
     /// Reads the header of a file that somebody else wrote.
     pub fn read(words: &'a [AtomicU64]) -> Result<(Self, Identity), Damage> {
-        let identity = read_identity(words)?;
+        let (identity, seal) = Identity::read(words)?;
         if words.len() != words_of(identity.capacity) {
             return Err(Damage::Length);
         }
-        let seal = checksum(0, &identity_words(&identity));
         let view = Self { words, capacity: identity.capacity, seal };
         view.check_count()?;
         Ok((view, identity))
@@ -281,229 +258,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// The 16 words of a line, by name.
-struct Line<'a> {
-    version: &'a AtomicU64,
-    opened: &'a AtomicU64,
-    outcomes: &'a [AtomicU64; 6],
-    units_missing: &'a AtomicU64,
-    request_bytes: &'a AtomicU64,
-    response_bytes: &'a AtomicU64,
-    read_units: &'a AtomicU64,
-    write_units: &'a AtomicU64,
-    last_used: &'a AtomicU64,
-    flags: &'a AtomicU64,
-}
-
-impl<'a> Line<'a> {
-    fn new(words: &'a [AtomicU64; LINE]) -> Self {
-        let [
-            version,
-            opened,
-            outcomes @ ..,
-            units_missing,
-            request_bytes,
-            response_bytes,
-            read_units,
-            write_units,
-            last_used,
-            flags,
-            _spare,
-        ] = words;
-        Self {
-            version,
-            opened,
-            outcomes,
-            units_missing,
-            request_bytes,
-            response_bytes,
-            read_units,
-            write_units,
-            last_used,
-            flags,
-        }
-    }
-
-    fn begin(&self) -> u64 {
-        let version = take(self.version);
-        put(self.version, version.wrapping_add(1));
-        version
-    }
-
-    fn end(&self, version: u64) {
-        put(self.version, version.wrapping_add(2));
-    }
-
-    /// What a commit changes, in the order of [`Tally::added`].
-    fn counted(&self, outcome: Outcome) -> Option<[&'a AtomicU64; 6]> {
-        let outcome = self.outcomes.get(outcome as usize)?;
-        Some([outcome, self.units_missing, self.request_bytes, self.response_bytes, self.read_units, self.write_units])
-    }
-
-    fn counters(&self) -> Counters {
-        Counters {
-            opened: take(self.opened),
-            outcomes: self.outcomes.each_ref().map(take),
-            units_missing: take(self.units_missing),
-            request_bytes: take(self.request_bytes),
-            response_bytes: take(self.response_bytes),
-            read_units: take(self.read_units),
-            write_units: take(self.write_units),
-            last_used: take(self.last_used),
-            flags: take(self.flags),
-            interrupted: 0,
-        }
-    }
-}
-
-/// A line key as it stands in the directory; also what lines are looked up by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PackedKey([u64; 4]);
-
-impl PackedKey {
-    pub fn of(key: &LineKey) -> Self {
-        let mut bytes = [0; 4 * WORD];
-        let parts = key.account_id.0.iter().chain(&key.key_id.0).chain(&key.cluster_id.0).copied();
-        for (to, from) in bytes.iter_mut().zip(parts.chain([key.operation as u8])) {
-            *to = from;
-        }
-        Self(from_bytes(&bytes))
-    }
-
-    fn unpack(self) -> Option<LineKey> {
-        let bytes: Vec<u8> = self.0.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let (account_id, rest) = bytes.split_first_chunk::<ID_BYTES>()?;
-        let (key_id, rest) = rest.split_first_chunk::<ID_BYTES>()?;
-        let (cluster_id, rest) = rest.split_first_chunk::<ID_BYTES>()?;
-        Some(LineKey {
-            account_id: AccountId(*account_id),
-            key_id: KeyId(*key_id),
-            cluster_id: ClusterId(*cluster_id),
-            operation: Operation::from_index(*rest.first()?)?,
-        })
-    }
-}
-
-/// Ids are random bits of our own making, so nobody can choose keys that collide, and two folded products mix them well enough.
-impl Hash for PackedKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let [a, b, c, d] = self.0;
-        let once = folded(a ^ 0x9e37_79b9_7f4a_7c15, b ^ 0xc2b2_ae3d_27d4_eb4f);
-        state.write_u64(folded(once ^ c, d ^ 0x1656_67b1_9e37_79f9 ^ once.rotate_left(32)));
-    }
-}
-
-fn folded(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    (product >> 64) as u64 ^ product as u64
-}
-
-/// Every store into a slab. See the head of this module for why the order is `Release`.
-#[inline(always)]
-fn put(word: &AtomicU64, value: u64) {
-    word.store(value, Ordering::Release);
-    #[cfg(test)]
-    cut::after_a_store();
-}
-
-#[inline(always)]
-fn take(word: &AtomicU64) -> u64 {
-    word.load(Ordering::Acquire)
-}
-
-fn low(word: u64) -> u32 {
-    (word & u64::from(u32::MAX)) as u32
-}
-
 /// A count and its checksum in one word, so that one store replaces both.
 fn sealed_count(seal: u32, count: u32) -> u64 {
     u64::from(checksum(seal, &[u64::from(count)])) << 32 | u64::from(count)
-}
-
-fn checksum(seal: u32, words: &[u64]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&seal.to_le_bytes());
-    for word in words {
-        hasher.update(&word.to_le_bytes());
-    }
-    hasher.finalize()
-}
-
-fn identity_words(of: &Identity) -> [u64; IDENTITY - 1] {
-    let [store_a, store_b] = from_bytes(&padded(of.store_id.0));
-    let [boot_a, boot_b] = from_bytes(&of.boot_id);
-    let [incarnation_a, incarnation_b] = from_bytes(&padded(of.incarnation.0));
-    let part = u64::from(of.shard) << 16 | u64::from(of.extent);
-    let (hour, capacity) = (u64::from(of.hour.0), u64::from(of.capacity));
-    [MAGIC, FORMAT, store_a, store_b, boot_a, boot_b, incarnation_a, incarnation_b, hour, part, capacity]
-}
-
-fn read_identity(words: &[AtomicU64]) -> Result<Identity, Damage> {
-    let header: &[AtomicU64; IDENTITY] = words.first_chunk().ok_or(Damage::NotASlab)?;
-    let [magic, format, stored @ .., seal] = header.each_ref().map(take);
-    if magic != MAGIC || format != FORMAT {
-        return Err(Damage::NotASlab);
-    }
-    let [store_a, store_b, boot_a, boot_b, incarnation_a, incarnation_b, hour, part, capacity] = stored;
-    let identity = Identity {
-        store_id: StoreId(unpadded([store_a, store_b]).ok_or(Damage::Header)?),
-        boot_id: to_bytes([boot_a, boot_b]),
-        incarnation: Incarnation(unpadded([incarnation_a, incarnation_b]).ok_or(Damage::Header)?),
-        hour: Hour(u32::try_from(hour).map_err(|_| Damage::Header)?),
-        shard: u16::try_from(part >> 16).map_err(|_| Damage::Header)?,
-        extent: (part & 0xffff) as u16,
-        capacity: u32::try_from(capacity).map_err(|_| Damage::Header)?,
-    };
-    let right = u64::from(checksum(0, &identity_words(&identity))) == seal;
-    if right { Ok(identity) } else { Err(Damage::Header) }
-}
-
-fn from_bytes<const BYTES: usize, const WORDS: usize>(bytes: &[u8; BYTES]) -> [u64; WORDS] {
-    let mut words = [0; WORDS];
-    for (word, chunk) in words.iter_mut().zip(bytes.as_chunks::<WORD>().0) {
-        *word = u64::from_le_bytes(*chunk);
-    }
-    words
-}
-
-fn to_bytes(words: [u64; 2]) -> [u8; 16] {
-    let [a, b] = words;
-    (u128::from(b) << 64 | u128::from(a)).to_le_bytes()
-}
-
-fn padded(id: [u8; ID_BYTES]) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    for (to, from) in bytes.iter_mut().zip(id) {
-        *to = from;
-    }
-    bytes
-}
-
-fn unpadded(words: [u64; 2]) -> Option<[u8; ID_BYTES]> {
-    let bytes = to_bytes(words);
-    let (id, rest) = bytes.split_first_chunk::<ID_BYTES>()?;
-    rest.iter().all(|byte| *byte == 0).then_some(*id)
-}
-
-/// Lets a test look at a file after every single store of the current thread.
-#[cfg(test)]
-pub mod cut {
-    use std::cell::RefCell;
-
-    type Look = Box<dyn FnMut()>;
-
-    thread_local! {
-        static LOOK: RefCell<Option<Look>> = const { RefCell::new(None) };
-    }
-
-    /// Calls `look` after every store that `work` makes.
-    pub fn at_every_store(look: impl FnMut() + 'static, work: impl FnOnce()) {
-        LOOK.set(Some(Box::new(look)));
-        work();
-        LOOK.set(None);
-    }
-
-    pub fn after_a_store() {
-        LOOK.with_borrow_mut(|look| look.as_mut().map(|look| look()));
-    }
 }

@@ -1,7 +1,8 @@
 //! Metering: a charge is opened at admission and committed exactly once; counters survive SIGKILL; absolute values reach the ledger.
 //!
-//! - [`charge`]: what the path of a call holds. [`shard`]: who writes where. [`layout`]: the words of a file, and why no kill can
-//!   tear them. [`slab`]: the mapped file. [`folder`]: where the files are and who is alive.
+//! - [`charge`]: what the path of a call holds. [`shard`]: who writes where.
+//! - [`layout`] (with [`header`], [`line`], [`packed_key`] and [`words`]): what is in a file, and why no kill can tear it.
+//!   [`slab`]: the mapped file. [`folder`]: where the files are and who is alive.
 //! - [`window`]: hours are prepared early and folded when over. [`flush`]: absolute values to the ledger. [`estate`] and
 //!   [`recover`]: what dead incarnations left.
 
@@ -9,14 +10,18 @@ mod charge;
 mod estate;
 mod flush;
 mod folder;
+mod header;
 mod layout;
+mod line;
 #[cfg(test)]
 mod memory_ledger;
+mod packed_key;
 pub mod record;
 mod recover;
 mod shard;
 mod slab;
 mod window;
+mod words;
 
 use std::fs::{self, File};
 use std::io;
@@ -30,7 +35,8 @@ pub use self::charge::{Charge, Tally};
 pub use self::flush::{FlushReport, Flusher};
 pub use self::folder::FolderError;
 use self::folder::SlabFolder;
-use self::layout::{Identity, PackedKey};
+use self::header::Identity;
+use self::packed_key::PackedKey;
 use self::record::{LineKey, Outcome};
 pub use self::recover::{LeftInPlace, RecoveredHour, Recovery, RecoveryReport, Why};
 use self::shard::{SHARED, Shard, Writer};

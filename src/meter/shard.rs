@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::charge::{Charge, LineAt, Tally};
-use super::layout::PackedKey;
+use super::packed_key::PackedKey;
 use super::record::{LineKey, Outcome};
 use super::slab::Slab;
 use super::{Core, Unmetered};

@@ -10,7 +10,9 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::folder;
-use super::layout::{Identity, View, WORD, words_of};
+use super::header::Identity;
+use super::layout::{View, words_of};
+use super::words::WORD;
 
 /// A mapped file. Its shard is the only one that writes to it; everybody may read.
 pub struct Slab {

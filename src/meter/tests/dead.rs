@@ -9,8 +9,9 @@ use std::thread;
 
 use super::*;
 use crate::meter::estate::HourEstate;
-use crate::meter::layout::cut;
+
 use crate::meter::recover::{Recovery, RecoveryReport, Why};
+use crate::meter::words::cut;
 
 fn recover(meter: &Meter, ledger: &MemoryLedger) -> RecoveryReport {
     runtime().block_on(Recovery::new(meter).run_once(ledger)).unwrap()
@@ -34,8 +35,7 @@ fn cuts(meter: &Meter, work: impl FnOnce()) -> Vec<BTreeMap<LineKey, Counters>> 
     let images = Rc::new(RefCell::new(vec![fs::read(&path).unwrap()]));
     let (seen, of) = (Rc::clone(&images), path.clone());
     cut::at_every_store(move || seen.borrow_mut().push(fs::read(&of).unwrap()), work);
-    let recovered = images.borrow().iter().map(|image| recovered(&path, image)).collect();
-    recovered
+    images.borrow().iter().map(|image| recovered(&path, image)).collect()
 }
 
 fn recovered(path: &Path, image: &[u8]) -> BTreeMap<LineKey, Counters> {
@@ -106,7 +106,7 @@ fn what_a_dead_incarnation_counted_is_merged_once_and_its_files_go() {
         // Opened here, ended on the shared shard or never.
         let elsewhere = meter.open_charge(key(0), HOUR.start(), false).unwrap();
         thread::scope(|scope| scope.spawn(|| elsewhere.commit(Outcome::Ok, tally())).join().unwrap());
-        std::mem::forget(meter.open_charge(key(1), HOUR.start(), false).unwrap());
+        Box::leak(Box::new(meter.open_charge(key(1), HOUR.start(), false).unwrap()));
     });
     let (meter, ledger) = (meter(folder.path(), 1), MemoryLedger::default());
     let report = recover(&meter, &ledger);

@@ -52,7 +52,7 @@ fn child_that_counts_until_it_is_killed() {
 }
 
 fn open(meter: &Meter, at: usize) -> crate::meter::Charge {
-    meter.open_charge(key((at % 3) as u16), clock::wall(), at % 2 == 0).unwrap()
+    meter.open_charge(key((at % 3) as u16), clock::wall(), at.is_multiple_of(2)).unwrap()
 }
 
 fn end(charge: crate::meter::Charge, at: usize) {
