@@ -71,7 +71,13 @@ async fn a_node_that_is_not_ready_says_what_is_not() {
         ReadinessCheck::new(name, move || result.clone())
     };
     let checks = vec![check("lease", Err("no lease yet")), check("slab", Ok(()))];
-    let health = Health { registry: prometheus::Registry::new(), checks, store: None };
+    let health = Health {
+        metrics: Arc::new(
+            crate::telemetry::metrics::Metrics::new(prometheus::Registry::new(), crate::time::WallTime(0)).unwrap(),
+        ),
+        checks,
+        store: None,
+    };
     let world = World { router: enveloped(health::routes(health)), ..World::new() };
     let answer = world.get("", "/readyz").await;
     assert_eq!(answer.headers["content-type"], "application/json");

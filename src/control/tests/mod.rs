@@ -21,12 +21,12 @@ use tempfile::TempDir;
 use super::health::Health;
 use super::password::PasswordCost;
 use super::seal::Sealer;
-use crate::config::secret::Secret32;
 use super::token::{OPERATOR, Token};
 use super::totp::TotpSecret;
 use super::{Control, ControlParts, health, router};
 use crate::clock;
 use crate::config::KeysConfig;
+use crate::config::secret::Secret32;
 use crate::key::Digester;
 use crate::principal::{AccountId, Incarnation, Revision};
 use crate::store::embedded::{Embedded, Settings};
@@ -99,7 +99,13 @@ impl World {
             keys,
             password_cost: PasswordCost { memory_kib: 64, passes: 1, lanes: 1 },
         };
-        let health = Health { registry: prometheus::Registry::new(), checks: Vec::new(), store: Some(store.clone()) };
+        let health = Health {
+            metrics: Arc::new(
+                crate::telemetry::metrics::Metrics::new(prometheus::Registry::new(), crate::time::WallTime(0)).unwrap(),
+            ),
+            checks: Vec::new(),
+            store: Some(store.clone()),
+        };
         let router = router(Control::new(parts).unwrap(), health::routes(health));
         let (operator, billing) = (operator.expose().to_owned(), billing.expose().to_owned());
         Self { router, store, operator, billing, _folder: folder }
