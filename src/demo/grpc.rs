@@ -90,7 +90,7 @@ pub fn decode(operation: Operation, head: &Parts, body: &[u8]) -> Result<Call, F
         Operation::Query => call(Request::Query(read(message)?)),
         Operation::QueryGroupBy => call(Request::QueryGroupBy(read(message)?)),
         Operation::Fetch => call(Request::Fetch(read(message)?)),
-        Operation::Other => return Err(Failed::unimplemented()),
+        Operation::Other => return Err(Failed::not_a_method()),
     })
 }
 
@@ -125,7 +125,7 @@ pub fn fail(failed: &Failed, request_id: &str, switches: &Switches, ticket: Tick
 }
 
 impl Failed {
-    pub fn unimplemented() -> Self {
+    pub fn not_a_method() -> Self {
         Self { status: NOT_IMPLEMENTED, message: "there is no such method".to_owned(), code: None }
     }
 
@@ -177,7 +177,7 @@ fn unframe(body: &[u8]) -> Result<&[u8], Failed> {
     let (prefix, message) = body.split_first_chunk::<PREFIX>().ok_or_else(wrong)?;
     let [compressed, length @ ..] = *prefix;
     if compressed != 0 {
-        return Err(Failed { message: "compression is not supported".to_owned(), ..Failed::unimplemented() });
+        return Err(Failed { message: "compression is not supported".to_owned(), ..Failed::not_a_method() });
     }
     if u32::try_from(message.len()) == Ok(u32::from_be_bytes(length)) { Ok(message) } else { Err(wrong()) }
 }

@@ -17,12 +17,12 @@ mod page;
 pub mod proto;
 mod rest;
 pub mod run;
+mod sample;
 mod schema;
 mod search;
 mod seed;
 mod server;
-mod service;
 pub mod switches;
 mod text;
 
-pub use service::SampleService;
+pub use sample::SampleService;

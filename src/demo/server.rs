@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::service::SampleService;
+use super::sample::SampleService;
 
 const MAX_CONNECTIONS: usize = 16_384;
 const MAX_STREAMS: u32 = 1024;
