@@ -187,6 +187,7 @@ impl DataPlane {
             store_id: store.store_id(),
             keyring: Arc::clone(&keyring),
             lease: Arc::clone(&lease),
+            metrics: Arc::clone(metrics),
         };
         let feed_store: Arc<dyn FeedStore> = Arc::clone(store) as Arc<dyn FeedStore>;
         let feed = Arc::new(Feed::start(Arc::clone(&feed_store), followed).map_err(AppError::Thread)?);
@@ -200,7 +201,11 @@ impl DataPlane {
             limits: Limits::new(AccountLimits::from(&of.limits)),
             caps: connection_caps(of),
             meter: Arc::clone(&meter),
-            connector: Connector { tls: tls::client(), patience: of.limits.upstream_connect },
+            connector: Connector {
+                tls: tls::client(),
+                patience: of.limits.upstream_connect,
+                metrics: Arc::clone(metrics),
+            },
             metrics: Arc::clone(metrics),
             config: of.clone(),
         });
