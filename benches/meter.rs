@@ -82,7 +82,8 @@ fn calls(criterion: &mut Criterion) {
     }
     let (_folder, of_nobody) = meter();
     group.bench_function("8 lines, shared shard", |bencher| {
-        bencher.iter_custom(|calls| cpu_time(|| (0..calls).for_each(|number| call(&of_nobody, key((number % 8) as u32)))));
+        bencher
+            .iter_custom(|calls| cpu_time(|| (0..calls).for_each(|number| call(&of_nobody, key((number % 8) as u32)))));
     });
     let (_folder, large) = meter();
     large.attach_thread();
