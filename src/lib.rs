@@ -13,7 +13,7 @@ pub mod control;
 pub mod demo;
 pub mod feed;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
-// pub mod gateway;
+pub mod gateway;
 pub mod key;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
 pub mod limits;

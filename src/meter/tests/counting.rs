@@ -68,7 +68,7 @@ fn two_threads_on_one_line_sum_exactly_and_no_sequence_comes_twice() {
 
 #[test]
 fn a_call_that_ends_on_another_thread_is_counted_once_and_never_before_it_was_opened() {
-    const CALLS: u64 = 100_000;
+    const CALLS: u64 = 300_000;
     let folder = folder();
     let meter = meter(folder.path(), 1);
     let ledger = Arc::new(MemoryLedger::default());
