@@ -9,6 +9,7 @@
 )]
 
 mod config;
+mod cost;
 mod harness;
 mod supply;
 mod tidy;
