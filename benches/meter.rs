@@ -1,5 +1,5 @@
 //! What counting a call costs in CPU time: opening a charge and committing it, on one thread and on several, with few lines and with many.
-#![allow(clippy::expect_used, reason = "a benchmark that cannot begin has nothing to measure")]
+#![allow(clippy::expect_used, reason = "a benchmark that cannot be set up can only stop")]
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
