@@ -5,6 +5,9 @@
 pub mod h2;
 pub mod process;
 pub mod raw;
+pub mod scripted;
+pub mod stage;
+pub mod wire;
 mod works;
 
 use std::net::SocketAddr;
