@@ -11,5 +11,6 @@
 mod bodies;
 mod config;
 mod harness;
+mod revoke;
 mod supply;
 mod tidy;
