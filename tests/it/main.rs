@@ -10,6 +10,7 @@
 
 mod bodies;
 mod config;
+mod drain;
 mod harness;
 mod revoke;
 mod supply;
