@@ -16,3 +16,4 @@ mod harness;
 mod revoke;
 mod supply;
 mod tidy;
+mod upstreams;
