@@ -8,7 +8,12 @@
     reason = "a test fails by panicking, and reads clocks for its deadlines"
 )]
 
+mod canary;
 mod config;
+mod demo;
+mod denials;
 mod harness;
+mod sdk;
 mod supply;
 mod tidy;
+mod world;
