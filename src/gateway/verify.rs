@@ -9,7 +9,7 @@ use crate::auth::loader::Loader;
 use crate::auth::{Verdict, Verified, glance};
 use crate::clock;
 use crate::feed::Feed;
-use crate::key::{Digester, PresentedKey};
+use crate::key::{Digest, Digester, PresentedKey};
 use crate::principal::Cluster;
 use crate::time::{BootTime, WallTime};
 use crate::verdict::Denial;
@@ -52,15 +52,24 @@ impl Verifier {
                 Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
                 Verdict::Deny(denial) => return Err(denial),
                 Verdict::Unsure if attempt == 0 => {
-                    if !self.lease.snapshot().is_good_at(at) {
-                        self.feed.renew().await;
-                    }
-                    self.loader.load(digest).await.map_err(|_| Denial::CannotVerify)?;
+                    self.ask(digest, at).await?;
                 }
                 Verdict::Unsure => {}
             }
         }
         Err(Denial::CannotVerify)
+    }
+
+    /// Without a lease a renewal first. Where the last one failed no call waits for another: the feed tries on its own.
+    async fn ask(&self, digest: Digest, at: BootTime) -> Result<(), Denial> {
+        if !self.lease.snapshot().is_good_at(at) {
+            let attempts = self.feed.attempts();
+            if attempts.ended > 0 && !attempts.last_succeeded {
+                return Err(Denial::CannotVerify);
+            }
+            self.feed.renew().await;
+        }
+        self.loader.load(digest).await.map_err(|_| Denial::CannotVerify)
     }
 
     fn cluster(&self, keyring: &Keyring, to: Destination<'_>) -> Option<Arc<Cluster>> {
