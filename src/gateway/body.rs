@@ -13,12 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::gateway::exchange::Exchange;
 use crate::gateway::guard::InCall;
 use crate::gateway::headers;
+use crate::gateway::unread::UnreadBody;
 use crate::meter::record::Outcome;
 
 /// What goes back to the client.
@@ -206,7 +206,7 @@ pub struct UploadLimits {
 
 /// The client's body on its way to the upstream.
 pub struct Uploading {
-    inner: Incoming,
+    inner: UnreadBody,
     upload: Arc<Upload>,
     limits: UploadLimits,
     slow: Option<Box<Slow>>,
@@ -220,7 +220,7 @@ struct Slow {
 
 impl Uploading {
     /// The body to send, and what is known of it while it is sent.
-    pub fn new(inner: Incoming, limits: UploadLimits) -> (Self, Arc<Upload>) {
+    pub fn new(inner: UnreadBody, limits: UploadLimits) -> (Self, Arc<Upload>) {
         let upload = Arc::new(Upload::default());
         if inner.is_end_stream() {
             upload.set(UploadState::Complete);

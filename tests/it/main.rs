@@ -9,11 +9,16 @@
 )]
 
 mod bodies;
+mod canary;
 mod config;
 mod cost;
+mod demo;
+mod denials;
 mod drain;
 mod harness;
 mod revoke;
+mod sdk;
 mod supply;
 mod tidy;
 mod upstreams;
+mod world;
