@@ -275,7 +275,7 @@ async fn grpc_trailers(stage: &Stage) -> HeaderMap {
         .unwrap();
     let answer = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
     let trailers = answer.trailers().cloned().unwrap();
-    assert_eq!(answer.to_bytes(), Bytes::from(frame(b"\x10\x00")));
+    assert_eq!(answer.to_bytes(), frame(b"\x10\x00"));
     trailers
 }
 
