@@ -26,7 +26,8 @@ fn a_batch_of_ten_megabytes_is_inserted_and_counted_to_the_byte() {
     let docs: Vec<String> = (0..940).map(|id| format!("{{\"id\":\"{id}\",\"vector\":[{vector}]}}")).collect();
     let body = format!("{{\"docs\":[{}]}}", docs.join(","));
     assert!(body.len() > 10_300_000, "{}", body.len());
-    let answer = stage.http("POST", "/v1/collections/wide/docs", &[("content-type", "application/json")], body.as_bytes());
+    let answer =
+        stage.http("POST", "/v1/collections/wide/docs", &[("content-type", "application/json")], body.as_bytes());
     assert_eq!((answer.status, &answer.json()["code"]), (200, &Value::from(0)));
     let usage = stage.settled(1);
     assert_eq!((usage.of("ok"), usage.write_units, usage.units_missing), (1, 940, 0));
@@ -148,10 +149,16 @@ fn answers_without_usage_are_counted_as_missing_units() {
 fn a_document_called_usage_is_not_the_usage() {
     let upstream = Scripted::start(|request| {
         let body = match request {
-            _ if request.contains("/last") => r#"{"code":0,"output":{"usage":{"read_units":900}},"usage":{"read_units":3}}"#,
-            _ if request.contains("/first") => r#"{"usage":{"read_units":4},"code":0,"output":[{"usage":{"read_units":900}}]}"#,
+            _ if request.contains("/last") => {
+                r#"{"code":0,"output":{"usage":{"read_units":900}},"usage":{"read_units":3}}"#
+            }
+            _ if request.contains("/first") => {
+                r#"{"usage":{"read_units":4},"code":0,"output":[{"usage":{"read_units":900}}]}"#
+            }
             _ if request.contains("/only") => r#"{"code":0,"output":{"usage":{"read_units":900}}}"#,
-            _ => r#"{"code":0,"message":"\"usage\":{\"read_units\":900}","output":{"a":"}","\"usage":{"write_units":900}}, "usage" : { "read_units" : "5" } }"#,
+            _ => {
+                r#"{"code":0,"message":"\"usage\":{\"read_units\":900}","output":{"a":"}","\"usage":{"write_units":900}}, "usage" : { "read_units" : "5" } }"#
+            }
         };
         format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
     });

@@ -137,7 +137,8 @@ fn a_stop_under_load_loses_no_call_and_waits_for_nothing_else() {
         (0..NEW_EACH_TIME).for_each(|_| drop(clients.spawn(new_each_time(at, key.clone(), Arc::clone(&tally)))));
         for _ in 0..CONNECTIONS {
             let sender = streams(at).await;
-            (0..STREAMS).for_each(|_| drop(clients.spawn(one_stream_each(sender.clone(), key.clone(), Arc::clone(&tally)))));
+            (0..STREAMS)
+                .for_each(|_| drop(clients.spawn(one_stream_each(sender.clone(), key.clone(), Arc::clone(&tally)))));
         }
         tokio::time::sleep(Duration::from_millis(1000)).await;
         process.signal(Signal::TERM);
@@ -148,7 +149,11 @@ fn a_stop_under_load_loses_no_call_and_waits_for_nothing_else() {
     let status = process.ended(Duration::from_secs(20));
     let took = stopped.elapsed();
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    println!("{} calls answered; {} connections told; ended {took:?} after the signal", of(&tally.answered), of(&tally.told));
+    println!(
+        "{} calls answered; {} connections told; ended {took:?} after the signal",
+        of(&tally.answered),
+        of(&tally.told)
+    );
     assert_eq!(status.code(), Some(0));
     assert!(took < Duration::from_secs(8), "{took:?}");
     assert_eq!((of(&tally.lost), of(&tally.told)), (0, KEEP_ALIVE as u64));

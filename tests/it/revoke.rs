@@ -87,7 +87,11 @@ impl World {
         while !self.stop.load(Ordering::Relaxed) {
             // Around the place where keys are being deleted, and now and then one that stays.
             let front = self.next.load(Ordering::Relaxed);
-            let at = if turn.is_multiple_of(4) { KEYS + turn % KEPT } else { (front + turn % 128).saturating_sub(96).min(KEYS - 1) };
+            let at = if turn.is_multiple_of(4) {
+                KEYS + turn % KEPT
+            } else {
+                (front + turn % 128).saturating_sub(96).min(KEYS - 1)
+            };
             self.call(&mut client, &self.keys[at]).await;
             turn += 13;
             tokio::time::sleep(BREATH).await;

@@ -46,13 +46,33 @@ fn what_can_be_read_in_two_ways_is_refused_and_the_connection_closes() {
         ("two hosts", "POST /echo HTTP/1.1\r\nhost: stage.test\r\nhost: other.test", "content-length: 0\r\n\r\n"),
         ("two equal hosts", "POST /echo HTTP/1.1\r\nhost: stage.test\r\nhost: stage.test", "content-length: 0\r\n\r\n"),
         ("no host", "POST /echo HTTP/1.1", "content-length: 0\r\n\r\n"),
-        ("another absolute host", "POST http://other.test/echo HTTP/1.1\r\nhost: stage.test", "content-length: 0\r\n\r\n"),
-        ("two lengths", "POST /echo HTTP/1.1\r\nhost: stage.test", "content-length: 3\r\ncontent-length: 4\r\n\r\nabcd"),
+        (
+            "another absolute host",
+            "POST http://other.test/echo HTTP/1.1\r\nhost: stage.test",
+            "content-length: 0\r\n\r\n",
+        ),
+        (
+            "two lengths",
+            "POST /echo HTTP/1.1\r\nhost: stage.test",
+            "content-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+        ),
         ("a list of lengths", "POST /echo HTTP/1.1\r\nhost: stage.test", "content-length: 3, 4\r\n\r\nabcd"),
         ("a signed length", "POST /echo HTTP/1.1\r\nhost: stage.test", "content-length: +3\r\n\r\nabc"),
-        ("a coding that is not the last", "POST /echo HTTP/1.1\r\nhost: stage.test", "transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
-        ("another coding", "POST /echo HTTP/1.1\r\nhost: stage.test", "transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
-        ("a coding of HTTP/1.0", "POST /echo HTTP/1.0\r\nhost: stage.test", "transfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        (
+            "a coding that is not the last",
+            "POST /echo HTTP/1.1\r\nhost: stage.test",
+            "transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "another coding",
+            "POST /echo HTTP/1.1\r\nhost: stage.test",
+            "transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "a coding of HTTP/1.0",
+            "POST /echo HTTP/1.0\r\nhost: stage.test",
+            "transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
     ];
     for (what, start, rest) in cases {
         let (statuses, closed) = statuses(&stage, &head(&stage, start, rest));
@@ -67,10 +87,13 @@ fn what_can_be_read_in_two_ways_is_refused_and_the_connection_closes() {
 #[test]
 fn a_length_beside_a_coding_is_one_request_upstream_whoever_is_believed() {
     let stage = Stage::start();
-    let hidden = format!("GET /echo?hidden HTTP/1.1\r\nhost: stage.test\r\ndashvector-auth-token: {}\r\n\r\n", stage.key);
+    let hidden =
+        format!("GET /echo?hidden HTTP/1.1\r\nhost: stage.test\r\ndashvector-auth-token: {}\r\n\r\n", stage.key);
     // By its coding the body is empty and the rest is a second request; by its length that is the body.
     let body = format!("0\r\n\r\n{hidden}");
-    for order in ["content-length: LEN\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: LEN"] {
+    for order in
+        ["content-length: LEN\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: LEN"]
+    {
         let before = stage.sample.counts().total.calls;
         let order = order.replace("LEN", &body.len().to_string());
         let request = head(&stage, "POST /echo HTTP/1.1\r\nhost: stage.test", &format!("{order}\r\n\r\n{body}"));
@@ -80,7 +103,8 @@ fn a_length_beside_a_coding_is_one_request_upstream_whoever_is_believed() {
         assert!(stage.sample.counts().total.calls - before <= 1);
     }
     // A chunk whose size is nonsense ends the call and the connection.
-    let broken = head(&stage, "POST /echo HTTP/1.1\r\nhost: stage.test", "transfer-encoding: chunked\r\n\r\nzz\r\n\r\n");
+    let broken =
+        head(&stage, "POST /echo HTTP/1.1\r\nhost: stage.test", "transfer-encoding: chunked\r\n\r\nzz\r\n\r\n");
     let (statuses, closed) = statuses(&stage, &[&broken[..], hidden.as_bytes()].concat());
     assert!(statuses == [400] && closed, "{statuses:?}");
     let usage = stage.settled(3);
@@ -125,9 +149,22 @@ fn what_belongs_to_the_connection_and_what_is_forged_stays_outside() {
     ];
     let answer = stage.http("GET", "/echo", &more, b"");
     let echo = answer.json();
-    let fields: Vec<(&str, &str)> = echo["headers"].as_array().unwrap().iter().map(|field| (field[0].as_str().unwrap(), field[1].as_str().unwrap())).collect();
-    let value = |wanted: &str| fields.iter().filter(|(name, _)| *name == wanted).map(|(_, value)| *value).collect::<Vec<_>>();
-    for gone in ["x-private", "keep-alive", "proxy-authorization", "x-tollgate-anything", "x_tollgate_key_id", "dashvector-auth-token"] {
+    let fields: Vec<(&str, &str)> = echo["headers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|field| (field[0].as_str().unwrap(), field[1].as_str().unwrap()))
+        .collect();
+    let value =
+        |wanted: &str| fields.iter().filter(|(name, _)| *name == wanted).map(|(_, value)| *value).collect::<Vec<_>>();
+    for gone in [
+        "x-private",
+        "keep-alive",
+        "proxy-authorization",
+        "x-tollgate-anything",
+        "x_tollgate_key_id",
+        "dashvector-auth-token",
+    ] {
         assert!(value(gone).is_empty(), "{gone} in {fields:?}");
     }
     assert!(!echo.to_string().contains("forged") && !echo.to_string().contains(&stage.key));
@@ -143,7 +180,8 @@ fn what_belongs_to_the_connection_and_what_is_forged_stays_outside() {
 #[test]
 fn redirects_are_passed_on_and_not_followed() {
     let upstream = Scripted::start(|_| {
-        b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/elsewhere\r\ncontent-length: 0\r\n\r\n".to_vec()
+        b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/elsewhere\r\ncontent-length: 0\r\n\r\n"
+            .to_vec()
     });
     let stage = Stage::with(Setting { upstream: Some(upstream.at), ..Setting::default() });
     let answer = stage.http("GET", FETCH, &[], b"");
@@ -199,7 +237,8 @@ fn trailers_pass_both_ways() {
 
     // HTTP/1.1, toward the client.
     let upstream = Scripted::start(|_| {
-        b"HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nx-sum: 7\r\n\r\n".to_vec()
+        b"HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nx-sum: 7\r\n\r\n"
+            .to_vec()
     });
     let scripted = Stage::with(Setting { upstream: Some(upstream.at), ..Setting::default() });
     let mut connection = Raw::connect(scripted.gateway);

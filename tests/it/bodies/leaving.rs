@@ -149,7 +149,11 @@ fn a_client_that_leaves_after_any_byte_of_an_http_answer_is_counted_once_with_it
 fn a_client_that_leaves_after_any_byte_of_a_grpc_call_is_counted_once() {
     let stage = Stage::start();
     let message = frame(&fetch_message());
-    let fields = wire::grpc_fields("stage.test", GRPC_FETCH, &[("dashvector-auth-token", &stage.key), ("collection-name", COLLECTION)]);
+    let fields = wire::grpc_fields(
+        "stage.test",
+        GRPC_FETCH,
+        &[("dashvector-auth-token", &stage.key), ("collection-name", COLLECTION)],
+    );
     let begin = [wire::hello(), wire::frame(wire::HEADERS, wire::END_HEADERS, 1, &wire::block(&fields))].concat();
     let request = [begin.clone(), wire::frame(wire::DATA, wire::END_STREAM, 1, &message)].concat();
     let calls = (request.len() - begin.len() + 1) as u64;

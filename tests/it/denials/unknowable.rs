@@ -213,7 +213,13 @@ fn gateway(folder: &std::path::Path, digester: Digester, store: Arc<dyn FeedStor
     let metrics = Arc::new(Metrics::new(Registry::new(), WallTime(0)).unwrap());
     let (keyring, lease) = (Arc::new(Keyring::default()), Arc::new(Lease::default()));
     let incarnation = Incarnation::random().unwrap();
-    let followed = Followed { incarnation, store_id: STORE, keyring: Arc::clone(&keyring), lease: Arc::clone(&lease) };
+    let followed = Followed {
+        incarnation,
+        store_id: STORE,
+        keyring: Arc::clone(&keyring),
+        lease: Arc::clone(&lease),
+        metrics: Arc::clone(&metrics),
+    };
     let feed = Arc::new(Feed::start(Arc::clone(&store), followed).unwrap());
     let loader = Loader::new(Arc::clone(&keyring), store, Arc::clone(&metrics));
     let default_cluster = Some(DEFAULT_HOST.to_owned());
@@ -226,7 +232,7 @@ fn gateway(folder: &std::path::Path, digester: Digester, store: Arc<dyn FeedStor
         limits: Limits::new(AccountLimits::default()),
         caps: ConnectionCaps::new(1000, 1000, Vec::new()),
         meter: Meter::open(options).unwrap(),
-        connector: Connector { tls: Arc::new(tls), patience: Duration::from_secs(2) },
+        connector: Connector { tls: Arc::new(tls), patience: Duration::from_secs(2), metrics: Arc::clone(&metrics) },
         metrics,
         config,
     })

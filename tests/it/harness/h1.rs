@@ -51,7 +51,13 @@ impl H1 {
     }
 
     /// `Host` is added.
-    pub async fn call(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, Lost> {
+    pub async fn call(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Answer, Lost> {
         let mut request = Request::builder().method(method).uri(target).header("host", self.at.to_string());
         for (name, value) in headers {
             request = request.header(*name, *value);

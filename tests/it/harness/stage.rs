@@ -142,7 +142,8 @@ impl Stage {
         self.ready();
         let account = json!({"email": "owner@stage.test", "password": "a password of the stage", "verified": true});
         self.account = text(&self.operator("POST", "/v1/accounts", &account), "account_id");
-        let cluster = json!({"hosts": ["stage.test"], "upstreams": [format!("http://{}", self.upstream)], "allow_ips": []});
+        let cluster =
+            json!({"hosts": ["stage.test"], "upstreams": [format!("http://{}", self.upstream)], "allow_ips": []});
         let clusters = format!("/v1/accounts/{}/clusters", self.account);
         self.cluster = text(&self.operator("POST", &clusters, &cluster), "cluster_id");
         self.import(&[self.key.clone()]);
