@@ -116,7 +116,9 @@ impl Tour {
     fn call_with(&mut self, key: &str) {
         let gateway = self.demo.gateway();
         let (bearer, basic) = (format!("Bearer {key}"), format!("Basic {}", BASE64.encode(key.as_bytes())));
-        let (query, large) = (format!("?ids={}", key.replace(' ', "%20")), key.repeat(3000));
+        // Only a generated key is known as one whatever the parameter is called.
+        let parameter = if key.starts_with("dvk_") { "ids" } else { "api_key" };
+        let (query, large) = (format!("?{parameter}={}", key.replace(' ', "%20")), key.repeat(3000));
         let asks = [
             Ask::with_key(key),
             Ask::default().and("authorization", &bearer),
@@ -128,7 +130,7 @@ impl Tour {
             Ask::with_key(key).and("origin", "https://page.test"),
             Ask::with_key(key).and("x-large", &large[..40_000]),
             Ask::with_key(key).and("x-sample-reset", "head"),
-            Ask::with_key(key).and("x-sample-status", "503"),
+            Ask::with_key(key).and("x-sample-code", "-2999"),
             Ask::with_key(key).and("x-sample-delay-ms", "2000").and("grpc-timeout", "20m"),
             Ask::with_key(key).and("te", "nonsense"),
             Ask::with_key(key).body(vec![b'x'; 100]),
@@ -325,7 +327,7 @@ impl Tour {
         }
         for Output { what, bytes, shows } in &self.outputs {
             let found = self.needles.found_in(bytes);
-            assert_eq!(found, shows.iter().copied().collect(), "in {what}: {}", String::from_utf8_lossy(bytes));
+            assert_eq!(found, shows.iter().copied().collect(), "in {what}: {}", self.needles.context(bytes));
         }
     }
 }

@@ -40,6 +40,13 @@ impl Needles {
         }
     }
 
+    /// Up to 200 bytes before the first find and behind it.
+    pub fn context(&self, haystack: &[u8]) -> String {
+        let first = haystack.windows(WINDOW).position(|window| self.names.contains_key(window));
+        let shown = first.map(|at| &haystack[at.saturating_sub(200)..haystack.len().min(at + 200)]);
+        String::from_utf8_lossy(shown.unwrap_or_default()).into_owned()
+    }
+
     pub fn found_in(&self, haystack: &[u8]) -> BTreeSet<&'static str> {
         let begins = |window: &&[u8]| self.begin.contains_key(&[window[0], window[1]]);
         let windows = haystack.windows(WINDOW).filter(begins);
