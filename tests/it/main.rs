@@ -20,4 +20,5 @@ mod revoke;
 mod sdk;
 mod supply;
 mod tidy;
+mod upstreams;
 mod world;

@@ -146,7 +146,7 @@ impl Stage {
             json!({"hosts": ["stage.test"], "upstreams": [format!("http://{}", self.upstream)], "allow_ips": []});
         let clusters = format!("/v1/accounts/{}/clusters", self.account);
         self.cluster = text(&self.operator("POST", &clusters, &cluster), "cluster_id");
-        self.import(&[self.key.clone()]);
+        self.import(std::slice::from_ref(&self.key));
         fill(&self.sample);
     }
 
