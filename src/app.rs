@@ -265,9 +265,9 @@ impl Metering {
         let run = move || {
             runtime.block_on(async move {
                 let recovering = tokio::spawn(recovery.run(ledger, RECOVER_EVERY, stopped.clone(), count_recovered));
-                let mut flusher = flusher.run(every, stopped, count_flush).await;
+                let flusher = flusher.run(every, stopped, count_flush).await;
                 let _ = recovering.await;
-                flusher.flush_once(clock::wall()).await.map(drop)
+                flusher.retire(clock::wall()).await.map(drop)
             })
         };
         let thread = std::thread::Builder::new().name("meter".into()).spawn(run).map_err(AppError::Thread)?;
