@@ -51,7 +51,7 @@ fn run(name: &str, stage: &Stage, attack: impl FnOnce() -> Flooded) -> Flooded {
     let (memory, cpu) = (stage.watch_memory(), stage.cpu());
     let flooded = attack();
     let (grown, cpu) = (stage.grown(memory), stage.cpu() - cpu);
-    println!("{name}: {flooded:?}, {grown} KiB and {cpu:?} of CPU in the gateway");
+    println!("{name}: {} frames, {flooded:?}, {grown} KiB and {cpu:?} of CPU in the gateway", flooded.sent);
     assert!(grown < ROOM, "{name}: {grown} KiB");
     assert!(cpu < Duration::from_secs(2) && flooded.took < LATE * 5, "{name}: {flooded:?}, {cpu:?} of CPU");
     assert!(is_served(stage.gateway, stage));
