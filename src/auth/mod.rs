@@ -96,7 +96,7 @@ fn check(
     wall: WallTime,
     address: IpAddr,
 ) -> Result<Verified, Denial> {
-    if credential.disabled || credential.expires_at.is_some_and(|at| at <= wall) {
+    if credential.disabled || credential.expired || credential.expires_at.is_some_and(|at| at <= wall) {
         return Err(Denial::NotUsable);
     }
     if status == AccountStatus::Suspended {

@@ -57,7 +57,7 @@ fn readable(caller: &Caller, asked: Option<AccountId>) -> Result<Option<AccountI
         Caller::Operator(_) => Ok(asked),
         Caller::Root(root) if asked.is_none_or(|asked| asked == root.account_id()) => Ok(Some(root.account_id())),
         Caller::Member(..) => Err(Kind::RootOnly.into()),
-        Caller::Root(_) | Caller::Billing => Err(Kind::Forbidden.into()),
+        Caller::Root(_) => Err(Kind::Forbidden.into()),
     }
 }
 

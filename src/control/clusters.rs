@@ -136,7 +136,7 @@ fn may_patch(caller: &Caller, patch: &Patch) -> Result<Actor, Problem> {
         Caller::Operator(operator) => Ok(operator.actor()),
         Caller::Root(root) if only_allow_list => Ok(root.actor()),
         Caller::Member(..) => Err(Kind::RootOnly.into()),
-        Caller::Root(_) | Caller::Billing => Err(Kind::Forbidden.into()),
+        Caller::Root(_) => Err(Kind::Forbidden.into()),
     }
 }
 

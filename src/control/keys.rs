@@ -212,7 +212,7 @@ pub async fn delete(
             let record = control.store.key(key_id).await?.ok_or(Kind::NotFound)?;
             record.deleted.ok_or(Kind::RootOnly)?.revision
         }
-        Caller::Member(..) | Caller::Billing => return Err(Kind::RootOnly.into()),
+        Caller::Member(..) => return Err(Kind::RootOnly.into()),
     };
     Ok(control.receipt_after(key_id, revision, wait).await?.into_response())
 }
@@ -283,7 +283,7 @@ pub(super) fn status_of(record: &KeyRecord, now: WallTime) -> KeyStatus {
     match &record.credential {
         _ if record.deleted.is_some() => KeyStatus::Deleted,
         credential if credential.disabled => KeyStatus::Disabled,
-        credential if credential.expires_at.is_some_and(|at| at <= now) => KeyStatus::Expired,
+        credential if credential.expired || credential.expires_at.is_some_and(|at| at <= now) => KeyStatus::Expired,
         _ => KeyStatus::Active,
     }
 }

@@ -4,26 +4,32 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod authenticator;
 pub mod caller;
 pub mod clusters;
 pub mod confirm;
+pub mod cookie;
 pub mod envelope;
 pub mod error;
+pub mod expiry;
 pub mod export;
 pub mod health;
 pub mod import;
 pub mod keys;
 pub mod last_used;
+pub mod members;
 pub mod name;
 pub mod operator_keys;
 pub mod password;
+pub mod recovery;
 mod refusal;
 pub mod request;
+pub mod reset;
 pub mod seal;
 pub mod serve;
 pub mod session;
+pub mod sessions;
 pub mod step_up;
-pub mod throttle;
 pub mod token;
 pub mod totp;
 pub mod usage;
@@ -35,6 +41,7 @@ use axum::Router;
 use axum::middleware::from_fn;
 use axum::routing::{delete, get, post};
 
+use self::authenticator::PasswordThrottle;
 use self::error::Kind;
 use self::last_used::LastUsed;
 use self::password::{CannotHash, PasswordCost, Passwords};
@@ -70,6 +77,7 @@ pub struct Control {
     last_used: LastUsed,
     sign_ins: SignInThrottle,
     codes: CodeThrottle,
+    own_passwords: PasswordThrottle,
 }
 
 impl Control {
@@ -90,6 +98,7 @@ impl Control {
             last_used: LastUsed::default(),
             sign_ins: SignInThrottle::default(),
             codes: CodeThrottle::default(),
+            own_passwords: PasswordThrottle::default(),
         }))
     }
 }
