@@ -31,7 +31,7 @@ use crate::feed::{Feed, Followed};
 use crate::gateway::accept::{self, Drain, Worker};
 use crate::gateway::{Connector, Gateway, GatewayParts, Protocols, Verifier};
 use crate::key::Digester;
-use crate::limits::{AccountLimits, ConnectionCaps, Limits};
+use crate::limits::{AccountLimits, ConnectionCaps, FailedAuth, Limits};
 use crate::meter::{Flusher, Meter, MeterError, MeterOptions, Recovery};
 use crate::principal::Incarnation;
 use crate::store::embedded::{Embedded, Settings};
@@ -192,7 +192,8 @@ impl DataPlane {
         let feed = Arc::new(Feed::start(Arc::clone(&feed_store), followed).map_err(AppError::Thread)?);
         let loader = Loader::new(Arc::clone(&keyring), feed_store, Arc::clone(metrics));
         let default_cluster = of.default_cluster.clone();
-        let verifier = Verifier { digester, keyring, lease, loader, feed: Arc::clone(&feed), default_cluster };
+        let failed_auth = FailedAuth::from(&of.limits);
+        let verifier = Verifier { digester, keyring, lease, loader, feed: Arc::clone(&feed), failed_auth, default_cluster };
         let tls = of.tls.as_ref().map(tls::server).transpose()?.map(TlsAcceptor::from);
         let gateway = Gateway::new(GatewayParts {
             protocols: Protocols::new(&of.limits, tls),

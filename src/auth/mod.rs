@@ -67,6 +67,11 @@ pub fn glance(
 }
 
 impl Glance {
+    /// Whether the keyring knows nothing of the key, so that only the store can say more.
+    pub fn is_missing(&self) -> bool {
+        self.seen == Seen::Missing
+    }
+
     /// `now` is read after the glance; `wall` is the same moment by the wall clock. The order of the checks is that
     /// of interfaces, section 3: key, account, cluster, allow-list.
     pub fn verdict(self, now: BootTime, wall: WallTime, address: IpAddr) -> Verdict {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::accounts::Items;
@@ -24,7 +25,8 @@ pub struct Query {
 }
 
 /// An entry as the store has it, with its time in RFC 3339.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
 pub struct EntryView {
     seq: u64,
     at: String,

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{AccountUser, RootOnly};
@@ -26,23 +27,26 @@ use crate::store::records::{Role, UserRecord};
 /// A new secret waits for its first code no longer than this.
 const PENDING_LASTS: Duration = Duration::from_secs(600);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangePassword {
+    #[schema(value_type = String)]
     password: Password,
+    #[schema(value_type = String)]
     new_password: Password,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplaceTotp {
     /// Absent: begin, with a grant. Present: a code of the new secret puts it in force.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     code: Option<Code>,
 }
 
 /// A secret that is in force once a code of it was shown.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct NewTotp {
     totp_secret: String,
     totp_uri: String,

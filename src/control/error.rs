@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::store::StoreError;
 use crate::time::WallTime;
@@ -148,7 +149,8 @@ const STEP_UP_CHALLENGE: &str = concat!(
     r#"error_description="A fresh one-time code is required", acr_values="totp", max_age="120""#
 );
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
 pub struct ProblemBody<'a> {
     r#type: String,
     title: &'static str,

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::accounts::Items;
@@ -19,15 +20,18 @@ use crate::principal::{AccountId, UserId};
 use crate::store::accounts::NewUser;
 use crate::store::records::{Role, UserRecord};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MemberCreate)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
     #[serde(deserialize_with = "name::email")]
     email: String,
+    #[schema(value_type = String)]
     password: Password,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Member)]
 pub struct MemberView {
     member_id: UserId,
     email: String,

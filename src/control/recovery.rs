@@ -8,6 +8,7 @@ use data_encoding::BASE32_NOPAD;
 use http::HeaderMap;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::Control;
@@ -24,7 +25,7 @@ const BYTES: usize = 10;
 const LETTERS: usize = 16;
 
 /// Shown here and nowhere else.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct RecoveryCodes {
     codes: Vec<String>,
 }

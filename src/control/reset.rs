@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::Control;
@@ -21,7 +22,8 @@ use crate::principal::AccountId;
 use crate::store::records::Role;
 use crate::store::users::Reset;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AccountReset)]
 #[serde(deny_unknown_fields)]
 pub struct Ask {
     #[serde(deserialize_with = "name::reason")]
@@ -29,7 +31,8 @@ pub struct Ask {
 }
 
 /// Shown here and nowhere else. All sessions of the account have ended.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccountRenewed)]
 pub struct Renewed {
     account_id: AccountId,
     email: String,

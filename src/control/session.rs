@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{AccountUser, Carrier, Source};
@@ -32,18 +33,19 @@ pub const IDLE: Duration = Duration::from_secs(60 * 60);
 /// A use is written down only when the last one that was is this old, so that reading costs no write.
 const TOUCH_AFTER: Duration = Duration::from_secs(60);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     #[serde(deserialize_with = "name::email")]
     email: String,
+    #[schema(value_type = String)]
     password: Password,
     /// For browsers: the token comes as a cookie that no script can read, and requests need the CSRF token.
     #[serde(default)]
     cookie: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct SignedIn {
     /// Absent where it was asked for as a cookie.
     #[serde(skip_serializing_if = "Option::is_none")]

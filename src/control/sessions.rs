@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::accounts::Items;
@@ -15,7 +16,8 @@ use crate::clock;
 use crate::principal::SessionId;
 use crate::store::records::SessionRecord;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Session)]
 pub struct SessionView {
     id: SessionId,
     created_at: String,

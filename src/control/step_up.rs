@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{Carrier, RootOnly};
@@ -30,16 +31,19 @@ const GRANT_LASTS: Duration = Duration::from_secs(120);
 /// The header that carries a grant.
 pub const STEP_UP_GRANT: &str = "step-up-grant";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = StepUpAsk)]
 #[serde(deny_unknown_fields)]
 pub struct Ask {
     action: Action,
     #[serde(default)]
     key_id: Option<KeyId>,
+    #[schema(value_type = String)]
     code: Code,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[schema(as = StepUpAction)]
 #[serde(rename_all = "snake_case")]
 enum Action {
     View,
@@ -52,7 +56,7 @@ enum Action {
 #[serde(transparent)]
 pub(super) struct Code(String);
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Granted {
     grant: String,
     expires_in: u64,

@@ -10,6 +10,7 @@ use crate::auth::{Verdict, Verified, glance};
 use crate::clock;
 use crate::feed::Feed;
 use crate::key::{Digester, PresentedKey};
+use crate::limits::FailedAuth;
 use crate::principal::Cluster;
 use crate::time::{BootTime, WallTime};
 use crate::verdict::Denial;
@@ -21,6 +22,7 @@ pub struct Verifier {
     pub lease: Arc<Lease>,
     pub loader: Loader,
     pub feed: Arc<Feed>,
+    pub failed_auth: FailedAuth,
     /// The cluster for authorities that are an IP literal or `localhost`.
     pub default_cluster: Option<String>,
 }
@@ -48,10 +50,14 @@ impl Verifier {
             let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));
             let at = clock::boot();
             let wall = clock::wall_at(at);
+            let is_missing = seen.is_missing();
             match seen.verdict(at, wall, from) {
                 Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
-                Verdict::Deny(denial) => return Err(denial),
+                Verdict::Deny(denial) => return Err(self.denial(denial, from, at)),
                 Verdict::Unsure if attempt == 0 => {
+                    if is_missing {
+                        self.failed_auth.check_load(from, at)?;
+                    }
                     if !self.lease.snapshot().is_good_at(at) {
                         self.feed.renew().await;
                     }
@@ -61,6 +67,11 @@ impl Verifier {
             }
         }
         Err(Denial::CannotVerify)
+    }
+
+    /// What a denial becomes for an address that shows too many bad keys.
+    pub fn denial(&self, denial: Denial, from: IpAddr, now: BootTime) -> Denial {
+        if denial == Denial::NotValid { self.failed_auth.denial(from, now) } else { denial }
     }
 
     fn cluster(&self, keyring: &Keyring, to: Destination<'_>) -> Option<Arc<Cluster>> {

@@ -2,8 +2,10 @@
 
 pub mod account;
 pub mod connection;
+pub mod failed_auth;
 pub mod failure;
 
 pub use account::{AccountLimits, Limits, Permit};
 pub use connection::{ConnectionCaps, ConnectionPermit, Full};
+pub use failed_auth::FailedAuth;
 pub use failure::FailureThrottle;
