@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::gateway::exchange::Exchange;
 use crate::gateway::guard::InCall;
+use crate::gateway::headers;
 use crate::meter::record::Outcome;
 
 /// What goes back to the client.
@@ -258,7 +259,10 @@ impl Body for Uploading {
             return self.fail(UploadState::TooSlow, BodyError::TooSlow);
         };
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_trailers(trailers);
+                }
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 let bytes = self.upload.bytes.fetch_add(length, Ordering::Relaxed) + length;
                 if bytes > self.limits.bytes {

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -41,7 +41,7 @@ use self::forward::{Deadlines, Onward, forward};
 use self::guard::InCall;
 use self::headers::Stamp;
 use self::pool::Wanted;
-use self::respond::{Dialect, RequestId};
+use self::respond::{Dialect, Manner, RequestId};
 use self::route::{Authority, GrpcServices};
 use crate::config::GatewayConfig;
 use crate::limits::{ConnectionCaps, ConnectionPermit, Limits};
@@ -96,6 +96,7 @@ impl Gateway {
         match self.caps.open(peer.to_canonical()) {
             Ok(permit) => {
                 self.metrics.connections_accepted.inc();
+                self.metrics.connections_open.inc();
                 Some(permit)
             }
             Err(full) => {
@@ -125,6 +126,7 @@ impl Gateway {
         let id = RequestId::next();
         let (parts, body) = request.into_parts();
         let dialect = if form::is_grpc(&parts) { Dialect::Grpc } else { Dialect::Http };
+        let manner = Manner { dialect, form: self.config.http_denials, version: parts.version };
         match self.serve(connection, &id, dialect, parts, body).await {
             Ok((head, exchange, deadline)) => {
                 let (mut head, ()) = head.into_parts();
@@ -134,7 +136,7 @@ impl Gateway {
             Err(denial) => {
                 self.metrics.denials.of(&denial).inc();
                 tracing::debug!(request_id = id.text(), address = %connection.address, reason = denial.row().label, "a call was denied");
-                respond::deny(denial, dialect, self.config.http_denials, &id, in_call)
+                respond::deny(denial, manner, &id, in_call)
             }
         }
     }
@@ -210,6 +212,13 @@ impl Gateway {
         let stamp = Stamp::new(verified.account_id(), verified.key_id(), incarnation, charge.hour(), charge.sequence());
         extract::take_out(&mut parts.headers);
         headers::to_upstream(&mut parts.headers, &stamp, id.header());
+    }
+
+    /// A client may refuse a longer list of headers, and break all its calls on the connection with it.
+    pub(crate) fn fits(&self, answer: &HeaderMap) -> bool {
+        // RFC 9113, section 10.5.1, counts 32 bytes more for each field.
+        let bytes: usize = answer.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        bytes <= self.config.limits.response_header_bytes
     }
 
     fn upload_limits(&self, dialect: Dialect) -> UploadLimits {

@@ -9,7 +9,7 @@ use crate::auth::loader::Loader;
 use crate::auth::{Verdict, Verified, glance};
 use crate::clock;
 use crate::feed::Feed;
-use crate::key::{Digester, PresentedKey};
+use crate::key::{Digest, Digester, PresentedKey};
 use crate::limits::FailedAuth;
 use crate::principal::Cluster;
 use crate::time::{BootTime, WallTime};
@@ -58,10 +58,7 @@ impl Verifier {
                     if is_missing {
                         self.failed_auth.check_load(from, at)?;
                     }
-                    if !self.lease.snapshot().is_good_at(at) {
-                        self.feed.renew().await;
-                    }
-                    self.loader.load(digest).await.map_err(|_| Denial::CannotVerify)?;
+                    self.ask(digest, at).await?;
                 }
                 Verdict::Unsure => {}
             }
@@ -72,6 +69,18 @@ impl Verifier {
     /// What a denial becomes for an address that shows too many bad keys.
     pub fn denial(&self, denial: Denial, from: IpAddr, now: BootTime) -> Denial {
         if denial == Denial::NotValid { self.failed_auth.denial(from, now) } else { denial }
+    }
+
+    /// Without a lease a renewal first. Where the last one failed no call waits for another: the feed tries on its own.
+    async fn ask(&self, digest: Digest, at: BootTime) -> Result<(), Denial> {
+        if !self.lease.snapshot().is_good_at(at) {
+            let attempts = self.feed.attempts();
+            if attempts.ended > 0 && !attempts.last_succeeded {
+                return Err(Denial::CannotVerify);
+            }
+            self.feed.renew().await;
+        }
+        self.loader.load(digest).await.map_err(|_| Denial::CannotVerify)
     }
 
     fn cluster(&self, keyring: &Keyring, to: Destination<'_>) -> Option<Arc<Cluster>> {

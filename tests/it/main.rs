@@ -8,7 +8,12 @@
     reason = "a test fails by panicking, and reads clocks for its deadlines"
 )]
 
+mod bodies;
 mod config;
+mod cost;
+mod drain;
 mod harness;
+mod revoke;
 mod supply;
 mod tidy;
+mod upstreams;
