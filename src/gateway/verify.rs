@@ -50,9 +50,11 @@ impl Verifier {
             let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));
             let at = clock::boot();
             let wall = clock::wall_at(at);
-            let is_missing = seen.is_missing();
+            let (is_missing, is_deleted) = (seen.is_missing(), seen.is_deleted());
             match seen.verdict(at, wall, from) {
                 Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
+                // A deleted key is a client that was not told, and no guess.
+                Verdict::Deny(denial) if is_deleted => return Err(denial),
                 Verdict::Deny(denial) => return Err(self.denial(denial, from, at)),
                 Verdict::Unsure if attempt == 0 => {
                     if is_missing {

@@ -4,7 +4,7 @@ pub mod accounts;
 pub mod audit;
 pub mod confirm;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod embedded;
 pub mod records;
 pub mod users;

@@ -237,4 +237,6 @@ impl Ledger for Embedded {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
