@@ -9,11 +9,18 @@
 )]
 
 mod bodies;
+mod canary;
 mod config;
 mod cost;
+mod demo;
+mod denials;
 mod drain;
 mod harness;
+mod kill;
 mod revoke;
+mod sdk;
+mod slow;
 mod supply;
 mod tidy;
 mod upstreams;
+mod world;

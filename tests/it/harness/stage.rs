@@ -146,7 +146,7 @@ impl Stage {
             json!({"hosts": ["stage.test"], "upstreams": [format!("http://{}", self.upstream)], "allow_ips": []});
         let clusters = format!("/v1/accounts/{}/clusters", self.account);
         self.cluster = text(&self.operator("POST", &clusters, &cluster), "cluster_id");
-        self.import(&[self.key.clone()]);
+        self.import(std::slice::from_ref(&self.key));
         fill(&self.sample);
     }
 
@@ -245,6 +245,17 @@ impl Stage {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process().pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Forgets how much memory the gateway ever had at most, and says how much it has, in KiB; for [`Self::grown`].
+    pub fn watch_memory(&self) -> u64 {
+        let _ = std::fs::write(format!("/proc/{}/clear_refs", self.process().pid()), "5");
+        self.memory("VmRSS")
+    }
+
+    /// By how much the memory was above `before` at most, in KiB.
+    pub fn grown(&self, before: u64) -> u64 {
+        self.memory("VmHWM").saturating_sub(before)
     }
 
     /// User and system time that the gateway has used.
