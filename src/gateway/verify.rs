@@ -46,6 +46,7 @@ impl Verifier {
     /// The fast path: no waiting, no allocation, one look at the clock.
     pub async fn verify(&self, key: PresentedKey<'_>, to: Destination<'_>, from: IpAddr) -> Result<Admission, Denial> {
         let digest = self.digester.digest(key);
+        let mut was_loaded = false;
         for attempt in 0..2 {
             let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));
             let at = clock::boot();
@@ -55,11 +56,13 @@ impl Verifier {
                 Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
                 // A deleted key is a client that was not told, and no guess.
                 Verdict::Deny(denial) if is_deleted => return Err(denial),
+                Verdict::Deny(Denial::NotValid) if was_loaded => return Err(self.failed_auth.loaded_in_vain(from, at)),
                 Verdict::Deny(denial) => return Err(self.denial(denial, from, at)),
                 Verdict::Unsure if attempt == 0 => {
                     if is_missing {
                         self.failed_auth.check_load(from, at)?;
                     }
+                    was_loaded = is_missing;
                     self.ask(digest, at).await?;
                 }
                 Verdict::Unsure => {}
