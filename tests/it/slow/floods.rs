@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use super::{LATE, call_on, cuts, is_served};
+use super::{LATE, await_cuts, call_on, is_served};
 use crate::harness::stage::{COLLECTION, GRPC_FETCH, Stage};
 use crate::harness::wire::{self, Wire};
 
@@ -15,7 +15,7 @@ const ROOM: u64 = 24 * 1024;
 /// What became of a flood.
 #[derive(Debug)]
 struct Flooded {
-    /// Frames that could be sent.
+    /// Frames that the kernel took.
     sent: usize,
     /// The gateway ended the connection.
     ended: bool,
@@ -74,7 +74,7 @@ fn streams_that_are_reset_at_once_end_their_connection() {
             [begin, wire::frame(wire::RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
         })
     });
-    assert!(flooded.ended && flooded.sent < FRAMES, "{flooded:?}");
+    assert!(flooded.ended, "{flooded:?}");
     let usage = stage.usage();
     println!("rapid reset: {:?} in the ledger, {} at the service", usage.calls, stage.sample.counts().total.calls);
 }
@@ -88,7 +88,7 @@ fn a_header_that_never_ends_ends_its_connection() {
             client.send(&wire::frame(wire::HEADERS, 0, 1, &wire::block(&[(":method", "GET")])));
             flood(client, 100, |_| repeat(wire::frame(wire::CONTINUATION, 0, 1, &payload), 100))
         });
-        assert!(flooded.ended && flooded.sent < FRAMES, "{name}: {flooded:?}");
+        assert!(flooded.ended, "{name}: {flooded:?}");
     }
 }
 
@@ -103,9 +103,9 @@ fn frames_that_carry_no_call_end_their_connection_beyond_a_rate() {
     ];
     for (name, frame) in kinds {
         let flooded = run(name, &stage, || flood(Wire::greet(stage.gateway), 100, |_| repeat(frame.clone(), 100)));
-        assert!(flooded.ended && flooded.sent < FRAMES, "{name}: {flooded:?}");
+        assert!(flooded.ended, "{name}: {flooded:?}");
     }
-    assert_eq!(cuts(&stage, "flood"), 4);
+    await_cuts(&stage, "flood", 4);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn data_without_content_ends_its_connection() {
             client.send(&wire::frame(wire::HEADERS, wire::END_HEADERS, 1, &block));
             flood(client, 100, |_| repeat(wire::frame(wire::DATA, 0, 1, &data), 100))
         });
-        assert!(flooded.ended && flooded.sent < FRAMES, "{name}: {flooded:?}");
+        assert!(flooded.ended, "{name}: {flooded:?}");
     }
 }
 
