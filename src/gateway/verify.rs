@@ -10,6 +10,7 @@ use crate::auth::{Verdict, Verified, glance};
 use crate::clock;
 use crate::feed::Feed;
 use crate::key::{Digest, Digester, PresentedKey};
+use crate::limits::FailedAuth;
 use crate::principal::Cluster;
 use crate::time::{BootTime, WallTime};
 use crate::verdict::Denial;
@@ -21,6 +22,7 @@ pub struct Verifier {
     pub lease: Arc<Lease>,
     pub loader: Loader,
     pub feed: Arc<Feed>,
+    pub failed_auth: FailedAuth,
     /// The cluster for authorities that are an IP literal or `localhost`.
     pub default_cluster: Option<String>,
 }
@@ -44,20 +46,34 @@ impl Verifier {
     /// The fast path: no waiting, no allocation, one look at the clock.
     pub async fn verify(&self, key: PresentedKey<'_>, to: Destination<'_>, from: IpAddr) -> Result<Admission, Denial> {
         let digest = self.digester.digest(key);
+        let mut was_loaded = false;
         for attempt in 0..2 {
             let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));
             let at = clock::boot();
             let wall = clock::wall_at(at);
+            let (is_missing, is_deleted) = (seen.is_missing(), seen.is_deleted());
             match seen.verdict(at, wall, from) {
                 Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
-                Verdict::Deny(denial) => return Err(denial),
+                // A deleted key is a client that was not told, and no guess.
+                Verdict::Deny(denial) if is_deleted => return Err(denial),
+                Verdict::Deny(Denial::NotValid) if was_loaded => return Err(self.failed_auth.loaded_in_vain(from, at)),
+                Verdict::Deny(denial) => return Err(self.denial(denial, from, at)),
                 Verdict::Unsure if attempt == 0 => {
+                    if is_missing {
+                        self.failed_auth.check_load(from, at)?;
+                    }
+                    was_loaded = is_missing;
                     self.ask(digest, at).await?;
                 }
                 Verdict::Unsure => {}
             }
         }
         Err(Denial::CannotVerify)
+    }
+
+    /// What a denial becomes for an address that shows too many bad keys.
+    pub fn denial(&self, denial: Denial, from: IpAddr, now: BootTime) -> Denial {
+        if denial == Denial::NotValid { self.failed_auth.denial(from, now) } else { denial }
     }
 
     /// Without a lease a renewal first. Where the last one failed no call waits for another: the feed tries on its own.

@@ -4,9 +4,10 @@ pub mod accounts;
 pub mod audit;
 pub mod confirm;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod embedded;
 pub mod records;
+pub mod users;
 
 use std::time::Duration;
 
@@ -158,7 +159,7 @@ pub trait Ledger: Send + Sync {
 }
 
 /// A whole store. Each of its readers is given only the trait it needs.
-pub trait Store: FeedStore + Ledger + accounts::AccountStore {
+pub trait Store: FeedStore + Ledger + accounts::AccountStore + users::UserStore {
     fn store_id(&self) -> StoreId;
     /// The lease in force.
     fn lease(&self) -> Duration;

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and reads clocks for its deadlines"
 )]
 
+mod accounts;
 mod bodies;
 mod canary;
 mod config;

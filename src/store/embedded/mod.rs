@@ -11,6 +11,7 @@ mod ledger;
 mod rows;
 mod sessions;
 mod tables;
+mod users;
 mod writer;
 
 use std::fs::{File, OpenOptions};
@@ -129,7 +130,8 @@ fn sync_folder(path: &Path, file: File) -> std::io::Result<()> {
 /// Checks the schema version, or sets a new file up; then puts the lease in force.
 fn prepare(database: &Database, lease: Duration) -> Result<Identity, StoreError> {
     match schema_of(database)? {
-        Some(SCHEMA_VERSION) => {}
+        // Tables that came with a later program are made where they are missing.
+        Some(SCHEMA_VERSION) => at_once(database, |tx| tx.make_tables())?,
         Some(other) => {
             let known = format!("it has schema version {other}, and this program knows version {SCHEMA_VERSION} only");
             return Err(StoreError::Corrupt(known));
@@ -234,5 +236,7 @@ impl Ledger for Embedded {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;
