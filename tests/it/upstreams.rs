@@ -1,13 +1,17 @@
 //! Several upstreams to a cluster: turns, ejection, and no call sent twice.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use serde_json::json;
 use tollgate::demo::SampleService;
 
-use crate::harness::PATIENCE;
-use crate::harness::stage::{FETCH, GRPC_FETCH, Stage, fetch_message, metadata};
+use crate::harness::stage::{FETCH, GRPC_FETCH, Setting, Stage, fetch_message, metadata};
+use crate::harness::{PATIENCE, tls_provider};
 
 /// Another sample service, for as long as the stage lives.
 fn another(stage: &Stage) -> (SampleService, String) {
@@ -119,4 +123,39 @@ fn a_change_of_upstreams_takes_effect_for_the_next_call() {
         assert_eq!(stage.http("GET", "/echo", &[], b"").status, 200);
     }
     assert_eq!((stage.sample.counts().total.calls, other.counts().total.calls), (1, 10));
+}
+
+#[test]
+fn upstreams_under_tls_are_called_over_the_protocol_that_was_agreed_on() {
+    tls_provider();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("roots.pem");
+    std::fs::write(&roots, made.cert.pem()).unwrap();
+    let stage = Stage::with(Setting { trust: roots.to_str(), ..Setting::default() });
+    for (protocols, version) in [(&[&b"h2"[..], b"http/1.1"][..], "HTTP/2.0"), (&[&b"http/1.1"[..]][..], "HTTP/1.1")] {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let chain = vec![made.cert.der().clone()];
+        let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let sample = stage.sample.clone();
+        let port = stage.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            tokio::spawn(async move { sample.serve_tls(listener, Arc::new(config), std::future::pending()).await });
+            port
+        });
+        set_upstreams(&stage, &[&format!("https://localhost:{port}")]);
+        let answer = stage.http("GET", "/echo", &[], b"");
+        assert_eq!((answer.status, answer.json()["version"].as_str()), (200, Some(version)), "{}", answer.text());
+        let grpc = stage
+            .block_on(async { stage.h2().await.grpc_unary(GRPC_FETCH, &metadata(&stage.key), &fetch_message()).await });
+        // gRPC needs HTTP/2; an upstream that does not speak it is like one that is not there.
+        let expected = if protocols.len() == 2 { 0 } else { 14 };
+        assert_eq!(grpc.status(), expected, "{grpc:?}");
+    }
+    // A certificate that nobody vouches for is no upstream.
+    let stranger = Stage::start();
+    set_upstreams(&stranger, &[&format!("https://localhost:{}", stage.upstream.port())]);
+    assert_eq!(stranger.http("GET", "/echo", &[], b"").status, 502);
 }

@@ -30,7 +30,7 @@ async fn every_route_answers_each_caller_as_the_table_says() {
         (&get, "/v1/keys", [401, 403, 200, 200, 403]),
         (&get, &key_path, [401, 200, 200, 404, 403]),
         (&patch, &key_path, [401, 403, 200, 404, 403]),
-        (&post, &format!("{key_path}/view"), [401, 403, 401, 401, 403]),
+        (&post, &format!("{key_path}/view"), [401, 403, 401, 404, 403]),
         (&delete, &key_path, [401, 403, 401, 404, 403]),
         (&post, "/v1/step-up", [401, 403, 400, 400, 403]),
         (&get, "/v1/audit", [401, 200, 200, 200, 403]),

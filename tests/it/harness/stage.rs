@@ -97,6 +97,8 @@ pub struct Setting<'a> {
     pub gateway: &'a str,
     /// In place of the sample service: where calls are sent.
     pub upstream: Option<SocketAddr>,
+    /// A PEM file of the roots that the gateway trusts upstream, in place of the system's.
+    pub trust: Option<&'a str>,
 }
 
 impl Stage {
@@ -120,7 +122,9 @@ impl Stage {
              [control]\nlisten = \"127.0.0.1:0\"\n[keys]\nactive_max = 10000\n\
              [meter]\nflush = \"20ms\"\nslab_dir = \"slab\"\n"
         ));
-        let process = Process::serve(&node.config());
+        let serve = ["serve", "--config", node.config().to_str().unwrap()].map(str::to_owned);
+        let trust: Vec<_> = setting.trust.map(|roots| ("SSL_CERT_FILE", roots)).into_iter().collect();
+        let process = Process::start_with(&serve.each_ref().map(String::as_str), &trust);
         let (at_gateway, control) = (process.listening("gateway"), process.listening("control"));
         let mut stage = Self {
             sample,
