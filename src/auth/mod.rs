@@ -48,6 +48,8 @@ pub struct Glance {
 pub enum Verdict {
     Admit(Verified),
     Deny(Denial),
+    /// Nobody knows this digest. Not valid, unless the key is known under another one.
+    Unknown,
     /// Cannot be said yet: renew, load, and look again; and if that does not help, it cannot be verified now.
     Unsure,
 }
@@ -79,7 +81,8 @@ impl Glance {
         }
         let (credential, status) = match self.seen {
             Seen::Key { credential, status } => (credential, status),
-            Seen::Unknown | Seen::Deleted => return Verdict::Deny(Denial::NotValid),
+            Seen::Unknown => return Verdict::Unknown,
+            Seen::Deleted => return Verdict::Deny(Denial::NotValid),
             Seen::Missing => return Verdict::Unsure,
         };
         match check(credential, status, self.cluster, wall, address) {

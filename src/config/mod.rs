@@ -137,8 +137,12 @@ pub enum StoreKind {
 #[derive(Clone, Debug)]
 pub struct SecretsConfig {
     pub pepper_file: PathBuf,
+    /// Named while the pepper is rotated.
+    pub previous_pepper_file: Option<PathBuf>,
     /// Needed where there is a control plane.
     pub sealing_key_file: PathBuf,
+    /// Named while the sealing key is rotated.
+    pub previous_sealing_key_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]

@@ -191,8 +191,12 @@ settings! {
 
     /// The pepper of the key digests.
     PEPPER_FILE: PathBuf = "secrets.pepper_file", default "pepper";
+    /// While the pepper is rotated: the one before it. Keys digested with it go on working and are digested anew.
+    PREVIOUS_PEPPER_FILE: PathBuf = "secrets.previous_pepper_file", example "pepper.before";
     /// The key that API keys are sealed with for View; only the control plane needs it.
     SEALING_KEY_FILE: PathBuf = "secrets.sealing_key_file", default "sealing.key";
+    /// While the sealing key is rotated: the one before it. What was sealed with it is sealed anew.
+    PREVIOUS_SEALING_KEY_FILE: PathBuf = "secrets.previous_sealing_key_file", example "sealing.key.before";
 
     /// The folder of the spool and of the journal.
     METER_DIR: PathBuf = "meter.dir", default "meter";

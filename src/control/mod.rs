@@ -19,6 +19,7 @@ pub mod operator_keys;
 pub mod password;
 mod refusal;
 pub mod request;
+pub mod rotation;
 pub mod seal;
 pub mod serve;
 pub mod session;
@@ -26,6 +27,7 @@ pub mod step_up;
 pub mod throttle;
 pub mod token;
 pub mod totp;
+pub mod upkeep;
 pub mod usage;
 pub mod usage_record;
 
@@ -46,6 +48,7 @@ use crate::key::Digester;
 use crate::store::Store;
 use crate::store::accounts::KeyLimits;
 use crate::store::records::TokenHash;
+use crate::store::upkeep::Upkeep;
 
 /// What the control plane is made of. The composition root has read the files and opened the store.
 pub struct ControlParts {
@@ -54,6 +57,8 @@ pub struct ControlParts {
     pub sealer: Sealer,
     pub operator_token: TokenHash,
     pub billing_token: Option<TokenHash>,
+    /// Absent where the store looks after itself.
+    pub upkeep: Option<Arc<dyn Upkeep>>,
     pub keys: KeysConfig,
     pub password_cost: PasswordCost,
 }
@@ -65,6 +70,7 @@ pub struct Control {
     sealer: Sealer,
     operator_token: TokenHash,
     billing_token: Option<TokenHash>,
+    upkeep: Option<Arc<dyn Upkeep>>,
     limits: KeyLimits,
     passwords: Passwords,
     last_used: LastUsed,
@@ -75,7 +81,8 @@ pub struct Control {
 impl Control {
     /// Err where the cost of a password is not one that Argon2 can have.
     pub fn new(parts: ControlParts) -> Result<Arc<Self>, CannotHash> {
-        let ControlParts { store, digester, sealer, operator_token, billing_token, keys, password_cost } = parts;
+        let ControlParts { store, digester, sealer, operator_token, billing_token, upkeep, keys, password_cost } =
+            parts;
         let KeysConfig { active_max, daily_max, day_offset } = keys;
         let limits = KeyLimits { active_max, daily_max, day_offset };
         let passwords = Passwords::new(password_cost)?;
@@ -85,6 +92,7 @@ impl Control {
             sealer,
             operator_token,
             billing_token,
+            upkeep,
             limits,
             passwords,
             last_used: LastUsed::default(),
@@ -111,6 +119,9 @@ pub fn router(control: Arc<Control>, extra: Router) -> Router {
         .route("/v1/keys/{id}", get(keys::read).patch(keys::patch).delete(keys::delete))
         .route("/v1/keys/{id}/view", post(keys::view))
         .route("/v1/audit", get(audit::list))
+        .route("/v1/audit/verify", get(upkeep::verify_audit))
+        .route("/v1/store", get(upkeep::status))
+        .route("/v1/store/backup", get(upkeep::backup))
         .route("/v1/gateways", get(operator_keys::gateways))
         .route("/v1/usage/records", get(usage::records))
         .route("/metrics/usage", get(export::totals))

@@ -9,7 +9,7 @@ use crate::auth::loader::Loader;
 use crate::auth::{Verdict, Verified, glance};
 use crate::clock;
 use crate::feed::Feed;
-use crate::key::{Digester, PresentedKey};
+use crate::key::{Digest, Digester, PresentedKey};
 use crate::principal::Cluster;
 use crate::time::{BootTime, WallTime};
 use crate::verdict::Denial;
@@ -40,27 +40,53 @@ pub struct Admission {
     pub wall: WallTime,
 }
 
+/// Why one digest of a key was not admitted.
+enum NotAdmitted {
+    Unknown,
+    Denied(Denial),
+}
+
+impl From<NotAdmitted> for Denial {
+    fn from(why: NotAdmitted) -> Self {
+        match why {
+            NotAdmitted::Unknown => Self::NotValid,
+            NotAdmitted::Denied(denial) => denial,
+        }
+    }
+}
+
 impl Verifier {
-    /// The fast path: no waiting, no allocation, one look at the clock.
+    /// The fast path: no waiting, no allocation, one look at the clock. While the pepper is rotated, a key that is unknown under
+    /// the present one is looked for under the one before; a deleted key is known, and denied, under either.
     pub async fn verify(&self, key: PresentedKey<'_>, to: Destination<'_>, from: IpAddr) -> Result<Admission, Denial> {
-        let digest = self.digester.digest(key);
+        match self.verify_digest(self.digester.digest(key), to, from).await {
+            Err(NotAdmitted::Unknown) => match self.digester.previous_digest(key) {
+                Some(digest) => Ok(self.verify_digest(digest, to, from).await?),
+                None => Err(Denial::NotValid),
+            },
+            admitted => Ok(admitted?),
+        }
+    }
+
+    async fn verify_digest(&self, digest: Digest, to: Destination<'_>, from: IpAddr) -> Result<Admission, NotAdmitted> {
         for attempt in 0..2 {
             let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));
             let at = clock::boot();
             let wall = clock::wall_at(at);
             match seen.verdict(at, wall, from) {
                 Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
-                Verdict::Deny(denial) => return Err(denial),
+                Verdict::Deny(denial) => return Err(NotAdmitted::Denied(denial)),
+                Verdict::Unknown => return Err(NotAdmitted::Unknown),
                 Verdict::Unsure if attempt == 0 => {
                     if !self.lease.snapshot().is_good_at(at) {
                         self.feed.renew().await;
                     }
-                    self.loader.load(digest).await.map_err(|_| Denial::CannotVerify)?;
+                    self.loader.load(digest).await.map_err(|_| NotAdmitted::Denied(Denial::CannotVerify))?;
                 }
                 Verdict::Unsure => {}
             }
         }
-        Err(Denial::CannotVerify)
+        Err(NotAdmitted::Denied(Denial::CannotVerify))
     }
 
     fn cluster(&self, keyring: &Keyring, to: Destination<'_>) -> Option<Arc<Cluster>> {

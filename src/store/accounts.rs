@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::key::Digest;
 use crate::principal::{AccountId, AccountStatus, ClusterId, KeyId, Revision, SessionId, UserId};
@@ -62,6 +63,9 @@ pub enum AccountError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The change is in the journal, and the store has not taken it yet. It is submitted until the store answers.
+    #[error("the change is written down, and the store has not taken it yet")]
+    Pending,
 }
 
 pub type Answer<T> = Result<T, AccountError>;
@@ -74,7 +78,7 @@ pub struct Changed<T> {
     pub revision: Option<Revision>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewAccount {
     pub account_id: AccountId,
     pub name: Option<String>,
@@ -83,7 +87,7 @@ pub struct NewAccount {
     pub totp: Sealed,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewUser {
     pub user_id: UserId,
     pub email: String,
@@ -91,7 +95,7 @@ pub struct NewUser {
 }
 
 /// Absent fields stay as they are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountPatch {
     pub verified: Option<bool>,
     pub status: Option<AccountStatus>,
@@ -99,7 +103,7 @@ pub struct AccountPatch {
     pub daily_max: Option<u32>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewCluster {
     pub cluster_id: ClusterId,
     pub account_id: AccountId,
@@ -111,7 +115,7 @@ pub struct NewCluster {
 }
 
 /// Absent fields stay as they are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ClusterPatch {
     pub hosts: Option<Vec<String>>,
     pub upstreams: Option<Vec<String>>,
@@ -119,7 +123,7 @@ pub struct ClusterPatch {
     pub name: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewKey {
     pub key_id: KeyId,
     pub account_id: AccountId,
@@ -130,7 +134,7 @@ pub struct NewKey {
 }
 
 /// Absent fields stay as they are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct KeyPatch {
     pub name: Option<String>,
     pub disabled: Option<bool>,
@@ -138,7 +142,7 @@ pub struct KeyPatch {
 }
 
 /// The configured limits; those of the account record come before them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyLimits {
     pub active_max: u32,
     pub daily_max: u32,
@@ -157,7 +161,7 @@ pub struct KeySlots {
 }
 
 /// On whose word a key is deleted. Whatever it says, deleting a deleted key again gives the facts of its deletion.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum DeleteBy {
     /// Used up in the same step.
     Grant { hash: TokenHash, session_id: SessionId },

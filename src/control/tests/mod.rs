@@ -96,6 +96,7 @@ impl World {
             sealer: Sealer::new(1, &Secret32::init_with_mut(|key: &mut [u8; 32]| getrandom::fill(key).unwrap())),
             operator_token: operator.hash(),
             billing_token: Some(billing.hash()),
+            upkeep: None,
             keys,
             password_cost: PasswordCost { memory_kib: 64, passes: 1, lanes: 1 },
         };
