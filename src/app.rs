@@ -35,7 +35,7 @@ use crate::gateway::{Connector, Gateway, GatewayParts, Protocols, Verifier};
 use crate::journal::JournalError;
 use crate::key::Digester;
 use crate::limits::{AccountLimits, ConnectionCaps, Limits};
-use crate::meter::{Flusher, Meter, MeterError, MeterOptions, Recovery};
+use crate::meter::{Flushed, Flusher, Meter, MeterError, MeterOptions, Recovery, RecoveryReport};
 use crate::principal::Incarnation;
 use crate::store::{FeedStore, Ledger, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -142,7 +142,9 @@ impl Node {
         let Self { config, keeping, data_plane, control, health, draining } = self;
         let ledger: Arc<dyn Ledger> = Arc::clone(&keeping.store) as Arc<dyn Ledger>;
         let renewing = keeping.renew_secrets()?;
-        let metering = data_plane.as_ref().map(|plane| Metering::start(&plane.meter, ledger, config.meter.flush));
+        let metering = data_plane
+            .as_ref()
+            .map(|plane| Metering::start(&plane.meter, ledger, config.meter.flush, Arc::clone(&plane.gateway.metrics)));
         let metering = metering.transpose()?;
         let drain = Drain::default();
         let mut services = server::Services::default();
@@ -192,6 +194,7 @@ impl DataPlane {
             store_id: store.store_id(),
             keyring: Arc::clone(&keyring),
             lease: Arc::clone(&lease),
+            metrics: Arc::clone(metrics),
         };
         let feed_store: Arc<dyn FeedStore> = Arc::clone(store) as Arc<dyn FeedStore>;
         let feed = Arc::new(Feed::start(Arc::clone(&feed_store), followed).map_err(AppError::Thread)?);
@@ -205,7 +208,11 @@ impl DataPlane {
             limits: Limits::new(AccountLimits::from(&of.limits)),
             caps: connection_caps(of),
             meter: Arc::clone(&meter),
-            connector: Connector { tls: tls::client(), patience: of.limits.upstream_connect },
+            connector: Connector {
+                tls: tls::client(),
+                patience: of.limits.upstream_connect,
+                metrics: Arc::clone(metrics),
+            },
             metrics: Arc::clone(metrics),
             config: of.clone(),
         });
@@ -244,15 +251,26 @@ struct Metering {
 }
 
 impl Metering {
-    fn start(meter: &Meter, ledger: Arc<dyn Ledger>, every: Duration) -> Result<Self, AppError> {
+    fn start(meter: &Meter, ledger: Arc<dyn Ledger>, every: Duration, metrics: Arc<Metrics>) -> Result<Self, AppError> {
         let (stop, stopped) = watch::channel(false);
         let flusher = Flusher::new(meter, Arc::clone(&ledger));
         let recovery = Recovery::new(meter);
+        let recovered_lines = metrics.meter_recovered_lines.clone();
+        let count_recovered = move |report: &RecoveryReport| {
+            recovered_lines.inc_by(report.recovered.iter().map(|hour| hour.lines as u64).sum());
+        };
+        let count_flush = move |flushed: &Flushed| match flushed {
+            Ok(report) => {
+                metrics.meter_flushes.inc_by(report.batches as u64);
+                metrics.meter_lines.inc_by(report.lines as u64);
+            }
+            Err(_) => metrics.meter_flush_failures.inc(),
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
         let run = move || {
             runtime.block_on(async move {
-                let recovering = tokio::spawn(recovery.run(ledger, RECOVER_EVERY, stopped.clone()));
-                let mut flusher = flusher.run(every, stopped).await;
+                let recovering = tokio::spawn(recovery.run(ledger, RECOVER_EVERY, stopped.clone(), count_recovered));
+                let mut flusher = flusher.run(every, stopped, count_flush).await;
                 let _ = recovering.await;
                 flusher.flush_once(clock::wall()).await.map(drop)
             })

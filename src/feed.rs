@@ -14,6 +14,7 @@ use crate::auth::lease::Lease;
 use crate::clock;
 use crate::principal::{Incarnation, StoreId};
 use crate::store::{FeedStore, LogTail, Push, Renew, Renewal, StoreError};
+use crate::telemetry::metrics::Metrics;
 
 /// A renewal at least this often, or 20 times per lease where that is more often.
 const RENEW_EVERY: Duration = Duration::from_millis(250);
@@ -44,6 +45,7 @@ pub struct Followed {
     pub store_id: StoreId,
     pub keyring: Arc<Keyring>,
     pub lease: Arc<Lease>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Followed {
@@ -162,6 +164,8 @@ impl Follower {
             }
             self.every = RENEW_EVERY.min(renewal.lease / 20);
             self.followed.lease.extend(sent, renewal.lease);
+            self.followed.metrics.lease_until(sent.plus(renewal.lease));
+            self.followed.metrics.applied_revision.set(i64::try_from(renewal.revision.0).unwrap_or(i64::MAX));
             if !applied_more {
                 return Ok(());
             }

@@ -1,5 +1,6 @@
 //! Presented key → verdict. The fast path asks nobody; the slow one renews, loads, and looks once more.
 
+pub mod allow;
 pub mod keyring;
 pub mod lease;
 pub mod loader;
@@ -109,9 +110,7 @@ fn check(
     if cluster.account_id != credential.account_id {
         return Err(Denial::NotTheOwner);
     }
-    if !cluster.allow_ips.is_empty() && !cluster.allow_ips.iter().any(|allowed| allowed.contains(&address)) {
-        return Err(Denial::AddressNotAllowed);
-    }
+    allow::allowed(address, &cluster.allow_ips)?;
     Ok(Verified { key_id: credential.key_id, account_id: credential.account_id, cluster })
 }
 

@@ -9,7 +9,9 @@ pub fn line(facts: &Facts) -> String {
     line
 }
 
+/// Everything to try, ready to be copied.
 pub fn text(facts: &Facts) -> String {
+    let tollgate = program();
     let Facts { gateway, control, email, password, totp_secret, operator_token, upstream, .. } = facts;
     let endpoint = gateway.trim_start_matches("http://");
     let key = facts.api_key.as_deref().unwrap_or("<the demo's key was deleted: create one>");
@@ -42,7 +44,7 @@ pub fn text(facts: &Facts) -> String {
   Keys (sign in as the account's owner)
     e-mail           {email}
     password         {password}
-    a code, without a phone:  tollgate totp {totp_secret}
+    a code, without a phone:  {tollgate} totp {totp_secret}
 
     TOKEN=$(curl -s {control}/v1/session -H 'content-type: application/json' \
       -d '{{"email":"{email}","password":"{password}"}}' | sed 's/.*"token":"\([^"]*\)".*/\1/')
@@ -53,4 +55,11 @@ pub fn text(facts: &Facts) -> String {
 
 "#
     )
+}
+
+/// This program as it can be called from here: the one that runs need not be on the path.
+fn program() -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| "tollgate".into());
+    let here = std::env::current_dir().unwrap_or_default();
+    program.strip_prefix(&here).map_or_else(|_| program.display().to_string(), |below| format!("./{}", below.display()))
 }

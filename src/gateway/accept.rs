@@ -139,7 +139,8 @@ fn admit(gateway: &Arc<Gateway>, stream: tokio::net::TcpStream, peer: SocketAddr
     let _ = stream.set_nodelay(true);
     let (gateway, open, stop) = (Arc::clone(gateway), drain.enter(), drain.stop.subscribe());
     tokio::spawn(async move {
-        connection::serve(gateway, stream, peer.ip(), stop).await;
+        connection::serve(Arc::clone(&gateway), stream, peer.ip(), stop).await;
+        gateway.metrics.connections_open.dec();
         drop((slot, open));
     });
 }

@@ -13,11 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::gateway::exchange::Exchange;
 use crate::gateway::guard::InCall;
+use crate::gateway::headers;
+use crate::gateway::unread::UnreadBody;
 use crate::meter::record::Outcome;
 
 /// What goes back to the client.
@@ -205,7 +206,7 @@ pub struct UploadLimits {
 
 /// The client's body on its way to the upstream.
 pub struct Uploading {
-    inner: Incoming,
+    inner: UnreadBody,
     upload: Arc<Upload>,
     limits: UploadLimits,
     slow: Option<Box<Slow>>,
@@ -219,7 +220,7 @@ struct Slow {
 
 impl Uploading {
     /// The body to send, and what is known of it while it is sent.
-    pub fn new(inner: Incoming, limits: UploadLimits) -> (Self, Arc<Upload>) {
+    pub fn new(inner: UnreadBody, limits: UploadLimits) -> (Self, Arc<Upload>) {
         let upload = Arc::new(Upload::default());
         if inner.is_end_stream() {
             upload.set(UploadState::Complete);
@@ -258,7 +259,10 @@ impl Body for Uploading {
             return self.fail(UploadState::TooSlow, BodyError::TooSlow);
         };
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_trailers(trailers);
+                }
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 let bytes = self.upload.bytes.fetch_add(length, Ordering::Relaxed) + length;
                 if bytes > self.limits.bytes {

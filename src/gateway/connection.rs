@@ -3,11 +3,13 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -15,17 +17,20 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::LimitsConfig;
 use crate::gateway::Gateway;
-use crate::gateway::guard::{Activity, Deadlines, Guard, InCall};
+use crate::gateway::guard::{Activity, Cut, Deadlines, Guard, InCall};
+use crate::telemetry::metrics::ConnectionEnd;
 
 /// The first bytes of HTTP/2 with prior knowledge. No HTTP/1 request begins like that (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What one read takes in while the protocol is chosen: usually a whole request.
 const FIRST_READ: usize = 4096;
+/// How long a stop waits for the first bytes of a connection that it found open.
+const LAST_CALL: Duration = Duration::from_millis(100);
 
 /// How connections are served; made once.
 pub struct Protocols {
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<Bounded>,
     deadlines: Deadlines,
     tls: Option<TlsAcceptor>,
 }
@@ -34,6 +39,23 @@ pub struct Protocols {
 pub struct Connection {
     pub address: IpAddr,
     activity: Arc<Activity>,
+}
+
+/// Runs the streams of HTTP/2 connections, each for a bounded time: a client that grants no window is not waited for by
+/// anything else, since nobody polls the body that it does not take.
+#[derive(Clone, Copy)]
+struct Bounded {
+    most: Duration,
+}
+
+impl<F> Executor<F> for Bounded
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, stream: F) {
+        tokio::spawn(tokio::time::timeout(self.most, stream));
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,8 +87,8 @@ fn http1_builder(limits: &LimitsConfig) -> http1::Builder {
     builder
 }
 
-fn http2_builder(limits: &LimitsConfig) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_builder(limits: &LimitsConfig) -> http2::Builder<Bounded> {
+    let mut builder = http2::Builder::new(Bounded { most: limits.total.saturating_add(limits.slow_body_after) });
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.h2_stream_window)
@@ -88,14 +110,34 @@ pub async fn serve(gateway: Arc<Gateway>, stream: TcpStream, address: IpAddr, st
                     let protocol = if is_h2 { Protocol::Http2 } else { Protocol::Http1 };
                     serve_stream(Arc::clone(&gateway), stream, Some(protocol), address, stop).await
                 }
-                Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err("the TLS handshake took too long".into()),
+                Ok(Err(error)) => {
+                    tracing::debug!(%address, %error, "a TLS handshake failed");
+                    Err(Cut(ConnectionEnd::TlsHandshake).into())
+                }
+                Err(_) => Err(Cut(ConnectionEnd::TlsHandshake).into()),
             }
         }
     };
     if let Err(error) = served {
+        if let Some(Cut(end)) = cut_of(&*error) {
+            gateway.metrics.connections_rejected.of(&end).inc();
+        }
         tracing::debug!(%address, error, "a connection ended early");
     }
+}
+
+/// What the guard said, below whatever hyper and TLS put around it.
+fn cut_of(error: &(dyn std::error::Error + 'static)) -> Option<Cut> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let cut = error.downcast_ref::<Cut>().or_else(|| inside.and_then(|inside| inside.downcast_ref::<Cut>()));
+        if let Some(cut) = cut {
+            return Some(*cut);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
@@ -112,7 +154,7 @@ where
 {
     let chosen = tokio::select! {
         chosen = choose(&gateway.config.limits, &mut stream, agreed) => chosen?,
-        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        () = last_call(&mut stop) => return Ok(()),
     };
     let Some((protocol, early)) = chosen else {
         return Ok(());
@@ -148,17 +190,22 @@ where
     }
 }
 
+/// A connection that was just made when the stop came has a call on the way, which is still served.
+async fn last_call(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+    tokio::time::sleep(LAST_CALL).await;
+}
+
 /// Reads the first bytes and says what they are; they are handed to the guard. `None`: the client went away.
 async fn choose<S: AsyncRead + Unpin>(
     limits: &LimitsConfig,
     stream: &mut S,
     agreed: Option<Protocol>,
 ) -> io::Result<Option<(Protocol, Bytes)>> {
-    let too_slow = || io::Error::new(io::ErrorKind::TimedOut, "the first bytes took too long");
     let mut early = BytesMut::with_capacity(FIRST_READ);
-    let mut patience = limits.first_byte;
+    let (mut patience, mut end) = (limits.first_byte, ConnectionEnd::FirstByte);
     loop {
-        let read = tokio::time::timeout(patience, stream.read_buf(&mut early)).await.map_err(|_| too_slow())??;
+        let read = tokio::time::timeout(patience, stream.read_buf(&mut early)).await.map_err(|_| Cut(end))??;
         if read == 0 {
             return Ok(None);
         }
@@ -169,7 +216,7 @@ async fn choose<S: AsyncRead + Unpin>(
             Some(protocol) => return Ok(Some((protocol, early.freeze()))),
             None if !is_preface => return Ok(Some((Protocol::Http1, early.freeze()))),
             None if compared == PREFACE.len() => return Ok(Some((Protocol::Http2, early.freeze()))),
-            None => patience = limits.whole_header,
+            None => (patience, end) = (limits.whole_header, ConnectionEnd::WholeHeader),
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::gateway::Gateway;
 use crate::gateway::body::Upload;
+use crate::gateway::headers;
 use crate::gateway::pool::Pooled;
 use crate::gateway::respond::Dialect;
 use crate::gateway::usage::{Reading, UsageReader};
@@ -116,12 +117,14 @@ impl Exchange {
         let Some(answer) = &mut self.answer else {
             return Poll::Ready(None);
         };
-        let frame = Pin::new(&mut answer.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            answer.bytes = answer.bytes.saturating_add(data.len() as u64);
-            answer.reader.feed(data);
+        let mut frame = Pin::new(&mut answer.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &mut frame {
+            if let Some(data) = frame.data_ref() {
+                answer.bytes = answer.bytes.saturating_add(data.len() as u64);
+                answer.reader.feed(data);
+            } else if let Some(trailers) = frame.trailers_mut() {
+                headers::clean_trailers(trailers);
+            }
         }
         frame
     }

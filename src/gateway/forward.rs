@@ -18,6 +18,7 @@ use crate::gateway::exchange::Exchange;
 use crate::gateway::pool::{self, Checkout, ConnectError, Place, Pooled, Reply, Wanted};
 use crate::meter::record::Outcome;
 use crate::principal::Cluster;
+use crate::telemetry::metrics::UpstreamFailure;
 use crate::verdict::Denial;
 
 /// Attempts in all, each on another connection, as long as nothing was sent.
@@ -72,13 +73,19 @@ pub async fn forward(
         let (replied, returned) = InFlight::new(reply, exchange, deadlines).await;
         exchange = returned;
         match replied {
-            Replied::Answer(answer) => return Ok(exchange.answered(answer)),
+            Replied::Answer(answer) if gateway.fits(answer.headers()) => return Ok(exchange.answered(answer)),
+            Replied::Answer(_) => {
+                tracing::warn!(cluster = %cluster.cluster_id, "an answer's list of headers is too large for clients");
+                exchange.end_as(Outcome::UpstreamError);
+                return Err(Denial::Upstream);
+            }
             Replied::Unsent(unsent) => request = *unsent,
             Replied::Late => {
+                gateway.metrics.upstream_failures.of(&UpstreamFailure::FirstByteTimeout).inc();
                 exchange.end_as(Outcome::Timeout);
                 return Err(Denial::Deadline);
             }
-            Replied::Broken(error) => return Err(broken(cluster, place, exchange, &error)),
+            Replied::Broken(error) => return Err(broken(gateway, cluster, place, exchange, &error)),
         }
     }
     exchange.end_as(Outcome::UpstreamError);
@@ -118,13 +125,15 @@ fn address(
 }
 
 /// The exchange broke before an answer came: says whose fault it was.
-fn broken(cluster: &Cluster, place: Place, exchange: Box<Exchange>, error: &hyper::Error) -> Denial {
+fn broken(gateway: &Gateway, cluster: &Cluster, place: Place, exchange: Box<Exchange>, error: &hyper::Error) -> Denial {
     let (outcome, denial) = match exchange.upload().state() {
         UploadState::Broken => (Outcome::ClientAbort, Denial::Malformed),
         UploadState::TooLarge => (Outcome::Aborted, Denial::BodyTooLarge),
         UploadState::TooSlow => (Outcome::Timeout, Denial::Deadline),
         UploadState::Sending | UploadState::Complete => {
             tracing::warn!(cluster = %cluster.cluster_id, %error, "the upstream broke the connection");
+            let failure = if error.is_parse() { UpstreamFailure::Malformed } else { UpstreamFailure::Reset };
+            gateway.metrics.upstream_failures.of(&failure).inc();
             place.broke();
             (Outcome::UpstreamError, Denial::Upstream)
         }

@@ -14,6 +14,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::telemetry::metrics::ConnectionEnd;
+
 /// What the guard needs to know of the calls on its connection.
 #[derive(Debug, Default)]
 pub struct Activity {
@@ -37,6 +39,17 @@ impl InCall {
 impl Drop for InCall {
     fn drop(&mut self) {
         self.0.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a guard ended its connection.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the connection was cut: {}", .0.name())]
+pub struct Cut(pub ConnectionEnd);
+
+impl From<Cut> for io::Error {
+    fn from(cut: Cut) -> Self {
+        Self::new(io::ErrorKind::TimedOut, cut)
     }
 }
 
@@ -121,13 +134,13 @@ impl<S> Guard<S> {
     /// Called while a read is pending: `Ready` when the phase has lasted too long.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let phase = self.phase_now();
-        let limit = match phase {
+        let (limit, end) = match phase {
             Phase::Serving => {
                 self.phase = phase;
                 return Poll::Pending;
             }
-            Phase::Idle(_) => self.deadlines.idle,
-            Phase::Header(_) => self.deadlines.whole_header,
+            Phase::Idle(_) => (self.deadlines.idle, ConnectionEnd::Idle),
+            Phase::Header(_) => (self.deadlines.whole_header, ConnectionEnd::WholeHeader),
         };
         if phase != self.phase {
             (self.phase, self.since) = (phase, Instant::now());
@@ -139,7 +152,7 @@ impl<S> Guard<S> {
         }
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
-                return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client took too long"));
+                return Poll::Ready(Cut(end).into());
             }
             timer.as_mut().reset(deadline);
         }
@@ -163,7 +176,7 @@ impl<S> Guard<S> {
         });
         while slow.timer.as_mut().poll(cx).is_ready() {
             if slow.bytes < slow_rate.saturating_mul(slow_after.as_secs()) {
-                return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"));
+                return Poll::Ready(Cut(ConnectionEnd::SlowBody).into());
             }
             (slow.since, slow.bytes) = (slow.since + slow_after, 0);
             slow.timer.as_mut().reset(slow.since + slow_after);

@@ -1,6 +1,7 @@
 //! The headers of a call, both ways: what belongs to one connection stays there, nobody but us says who the caller
 //! is, and the answer comes back readable.
 
+use std::cell::RefCell;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -83,13 +84,16 @@ impl Stamp {
         // Long enough for all of it, so that there is one allocation.
         let mut text = String::with_capacity(128);
         let mut ends = [0; 3];
-        let parts =
-            [format_args!("{account}"), format_args!("{key_id}"), format_args!("{incarnation};{hour};{sequence}")];
-        for (part, end) in parts.into_iter().zip(&mut ends) {
-            // Writing to a string does not fail.
-            let _ = text.write_fmt(part);
-            *end = text.len();
-        }
+        HOUR_TEXT.with_borrow_mut(|held| {
+            let hour = held.of(hour);
+            let parts =
+                [format_args!("{account}"), format_args!("{key_id}"), format_args!("{incarnation};{hour};{sequence}")];
+            for (part, end) in parts.into_iter().zip(&mut ends) {
+                // Writing to a string does not fail.
+                let _ = text.write_fmt(part);
+                *end = text.len();
+            }
+        });
         let [account, key_id, usage] = ends;
         let text = Bytes::from(text);
         Self {
@@ -97,6 +101,26 @@ impl Stamp {
             key_id: value(text.slice(account..key_id)),
             usage: value(text.slice(key_id..usage)),
         }
+    }
+}
+
+thread_local! {
+    static HOUR_TEXT: RefCell<HourText> = RefCell::default();
+}
+
+/// The hour as it is written, which is dear to make and the same for millions of calls.
+#[derive(Default)]
+struct HourText {
+    hour: Hour,
+    text: String,
+}
+
+impl HourText {
+    fn of(&mut self, hour: Hour) -> &str {
+        if self.hour != hour || self.text.is_empty() {
+            *self = Self { hour, text: hour.to_string() };
+        }
+        &self.text
     }
 }
 

@@ -14,6 +14,7 @@ pub mod headers;
 mod pool;
 mod respond;
 pub mod route;
+mod unread;
 pub mod usage;
 mod verify;
 
@@ -21,9 +22,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -41,8 +42,9 @@ use self::forward::{Deadlines, Onward, forward};
 use self::guard::InCall;
 use self::headers::Stamp;
 use self::pool::Wanted;
-use self::respond::{Dialect, RequestId};
+use self::respond::{Dialect, Manner, RequestId};
 use self::route::{Authority, GrpcServices};
+use self::unread::UnreadBody;
 use crate::config::GatewayConfig;
 use crate::limits::{ConnectionCaps, ConnectionPermit, Limits};
 use crate::meter::record::{LineKey, Operation};
@@ -96,6 +98,7 @@ impl Gateway {
         match self.caps.open(peer.to_canonical()) {
             Ok(permit) => {
                 self.metrics.connections_accepted.inc();
+                self.metrics.connections_open.inc();
                 Some(permit)
             }
             Err(full) => {
@@ -125,6 +128,7 @@ impl Gateway {
         let id = RequestId::next();
         let (parts, body) = request.into_parts();
         let dialect = if form::is_grpc(&parts) { Dialect::Grpc } else { Dialect::Http };
+        let manner = Manner { dialect, form: self.config.http_denials, version: parts.version };
         match self.serve(connection, &id, dialect, parts, body).await {
             Ok((head, exchange, deadline)) => {
                 let (mut head, ()) = head.into_parts();
@@ -134,7 +138,7 @@ impl Gateway {
             Err(denial) => {
                 self.metrics.denials.of(&denial).inc();
                 tracing::debug!(request_id = id.text(), address = %connection.address, reason = denial.row().label, "a call was denied");
-                respond::deny(denial, dialect, self.config.http_denials, &id, in_call)
+                respond::deny(denial, manner, &id, in_call)
             }
         }
     }
@@ -149,7 +153,7 @@ impl Gateway {
         body: Incoming,
     ) -> Result<(Response<()>, Option<Box<Exchange>>, Instant), Denial> {
         // A body that will not be passed on is read on for a while, or the denial would be lost to a reset.
-        let mut unread = UnreadBody::new(self, &parts, body);
+        let unread = UnreadBody::new(&self.config.limits, &parts.headers, body);
         // Form first: what is ambiguous must not be looked at any further.
         form::check_form(&parts, HeadLimits::from(&self.config.limits))?;
         let limits = self.upload_limits(dialect);
@@ -176,7 +180,7 @@ impl Gateway {
         let charge = self.open_charge(&admission, operation, browser)?;
         let authority = authority_of(&parts)?;
         self.dress(&mut parts, &admission, &charge, id);
-        let (body, upload) = Uploading::new(unread.take().ok_or(Denial::Malformed)?, limits);
+        let (body, upload) = Uploading::new(unread, limits);
         let exchange = Exchange::new(Opened { gateway: Arc::clone(self), charge, permit, dialect, operation, upload });
         let deadlines = self.deadlines(timeout);
         let wanted = if dialect == Dialect::Grpc { Wanted::Http2 } else { Wanted::Any };
@@ -211,6 +215,13 @@ impl Gateway {
         headers::to_upstream(&mut parts.headers, &stamp, id.header());
     }
 
+    /// A client may refuse a longer list of headers, and break all its calls on the connection with it.
+    pub(crate) fn fits(&self, answer: &HeaderMap) -> bool {
+        // RFC 9113, section 10.5.1, counts 32 bytes more for each field.
+        let bytes: usize = answer.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        bytes <= self.config.limits.response_header_bytes
+    }
+
     fn upload_limits(&self, dialect: Dialect) -> UploadLimits {
         let limits = &self.config.limits;
         let bytes = match dialect {
@@ -240,43 +251,4 @@ fn authority_of(parts: &Parts) -> Result<HeaderValue, Denial> {
     }
     let authority = parts.uri.authority().ok_or(Denial::Malformed)?;
     HeaderValue::from_str(authority.as_str()).map_err(|_| Denial::Malformed)
-}
-
-/// A request body until somebody takes it. If nobody does, it is read on in the background, within bounds.
-struct UnreadBody {
-    body: Option<Incoming>,
-    patience: Duration,
-    most: u64,
-}
-
-impl UnreadBody {
-    fn new(gateway: &Gateway, parts: &Parts, body: Incoming) -> Self {
-        let limits = &gateway.config.limits;
-        // A client that waits for `100 Continue` has sent nothing yet, and need not.
-        let most = if parts.headers.contains_key(EXPECT) { 0 } else { limits.denial_read_on_bytes };
-        Self { body: Some(body), patience: limits.denial_read_on, most }
-    }
-
-    fn take(&mut self) -> Option<Incoming> {
-        self.body.take()
-    }
-}
-
-impl Drop for UnreadBody {
-    fn drop(&mut self) {
-        let body = self.body.take().filter(|body| !http_body::Body::is_end_stream(body) && self.most > 0);
-        if let (Some(body), Ok(runtime)) = (body, tokio::runtime::Handle::try_current()) {
-            runtime.spawn(tokio::time::timeout(self.patience, read_on(body, self.most)));
-        }
-    }
-}
-
-async fn read_on(mut body: Incoming, most: u64) {
-    let mut read = 0;
-    while let Some(Ok(frame)) = http_body_util::BodyExt::frame(&mut body).await {
-        read += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if read > most {
-            return;
-        }
-    }
 }

@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::gateway::body::Uploading;
 use crate::principal::{Cluster, ClusterId};
+use crate::telemetry::metrics::{Metrics, UpstreamFailure};
 
 /// Streams on one HTTP/2 connection before another is opened.
 const STREAMS_MOST: usize = 100;
@@ -111,10 +112,23 @@ pub enum ConnectError {
     Slow { target: String, after: Duration },
     #[error("{target}: {source}")]
     Io { target: String, source: io::Error },
+    #[error("{target}: TLS: {source}")]
+    Tls { target: String, source: io::Error },
     #[error("{target}: {source}")]
     Handshake { target: String, source: hyper::Error },
     #[error("{target} does not speak HTTP/2, which gRPC needs")]
     NotHttp2 { target: String },
+}
+
+impl ConnectError {
+    fn failure(&self) -> UpstreamFailure {
+        match self {
+            Self::NoPeer | Self::Io { .. } => UpstreamFailure::Connect,
+            Self::Slow { .. } => UpstreamFailure::ConnectTimeout,
+            Self::Tls { .. } | Self::NotHttp2 { .. } => UpstreamFailure::Tls,
+            Self::Handshake { .. } => UpstreamFailure::Malformed,
+        }
+    }
 }
 
 /// What connecting needs to know.
@@ -122,6 +136,7 @@ pub enum ConnectError {
 pub struct Connector {
     pub tls: Arc<rustls::ClientConfig>,
     pub patience: Duration,
+    pub metrics: Arc<Metrics>,
 }
 
 /// What a look into the pool comes to.
@@ -170,10 +185,17 @@ impl Connector {
         let name = || target.to_string();
         let connected = tokio::time::timeout(self.patience, self.open(target, wanted)).await;
         let connected = connected.unwrap_or_else(|_| Err(ConnectError::Slow { target: name(), after: self.patience }));
-        place.with_peer(|peer| match &connected {
-            Ok(_) => peer.reached(),
-            Err(_) => peer.missed(),
-        });
+        match &connected {
+            Ok(_) => {
+                self.metrics.upstream_connects.inc();
+                place.with_peer(Peer::reached);
+            }
+            Err(error) => {
+                self.metrics.upstream_failures.of(&error.failure()).inc();
+                self.metrics.upstream_ejections.inc();
+                place.with_peer(Peer::missed);
+            }
+        }
         let sender = connected?;
         if let Sender::Http2(sender, stream) = &sender {
             let shared = Http2 { sender: sender.clone(), streams: Arc::clone(&stream.0) };
@@ -197,6 +219,7 @@ impl Connector {
             };
         };
         let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let failed = |source| ConnectError::Tls { target: target.to_string(), source };
         let stream = connector.connect(server_name.clone(), stream).await.map_err(failed)?;
         let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         match wanted {

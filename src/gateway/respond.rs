@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::fmt::Write;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 
 use crate::config::HttpDenials;
 use crate::gateway::body::Outgoing;
@@ -75,20 +75,27 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const EXTRA_CODE: HeaderName = HeaderName::from_static("extra-code");
 
+/// How a denial is to be said.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    pub dialect: Dialect,
+    pub form: HttpDenials,
+    /// HTTP/2 has no connection of a call's own to close.
+    pub version: Version,
+}
+
 /// Says `denial` to the client.
-pub fn deny(
-    denial: Denial,
-    dialect: Dialect,
-    form: HttpDenials,
-    id: &RequestId,
-    in_call: InCall,
-) -> Response<Outgoing> {
-    let mut response = match dialect {
+pub fn deny(denial: Denial, manner: Manner, id: &RequestId, in_call: InCall) -> Response<Outgoing> {
+    let mut response = match manner.dialect {
         Dialect::Grpc => grpc(denial, id, in_call),
-        Dialect::Http => http(denial, form, id, in_call),
+        Dialect::Http => http(denial, manner.form, id, in_call),
     };
     let head = response.headers_mut();
     head.insert(&headers::REQUEST_ID, id.header().clone());
+    // Where a malformed request ends is not sure, so nothing that follows it is read as another one.
+    if denial == Denial::Malformed && manner.version < Version::HTTP_2 {
+        head.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(seconds) = denial.retry_after() {
         head.insert(RETRY_AFTER, seconds.into());
     }
@@ -148,12 +155,17 @@ mod tests {
         InCall::begin(&Arc::new(Activity::default()))
     }
 
+    fn manner(dialect: Dialect, form: HttpDenials) -> Manner {
+        let version = if dialect == Dialect::Grpc { Version::HTTP_2 } else { Version::HTTP_11 };
+        Manner { dialect, form, version }
+    }
+
     #[tokio::test]
     async fn every_denial_reads_back_as_json_with_the_code_and_the_request_id() {
         for denial in Denial::ALL {
             for form in [HttpDenials::Status, HttpDenials::InBody] {
                 let id = RequestId::next();
-                let response = deny(denial, Dialect::Http, form, &id, in_call());
+                let response = deny(denial, manner(Dialect::Http, form), &id, in_call());
                 let status = if form == HttpDenials::Status { denial.row().http } else { StatusCode::OK };
                 assert_eq!(response.status(), status);
                 assert_eq!(response.headers()[&headers::REQUEST_ID], id.text());
@@ -169,7 +181,7 @@ mod tests {
     #[test]
     fn a_grpc_denial_is_trailers_only_and_never_a_bare_status() {
         for denial in Denial::ALL {
-            let response = deny(denial, Dialect::Grpc, HttpDenials::Status, &RequestId::next(), in_call());
+            let response = deny(denial, manner(Dialect::Grpc, HttpDenials::Status), &RequestId::next(), in_call());
             assert_eq!(response.status(), StatusCode::OK);
             assert!(http_body::Body::is_end_stream(response.body()));
             assert_eq!(response.headers()["extra-code"], denial.row().code.to_string());

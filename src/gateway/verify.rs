@@ -46,6 +46,12 @@ enum NotAdmitted {
     Denied(Denial),
 }
 
+impl From<Denial> for NotAdmitted {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
 impl From<NotAdmitted> for Denial {
     fn from(why: NotAdmitted) -> Self {
         match why {
@@ -78,15 +84,24 @@ impl Verifier {
                 Verdict::Deny(denial) => return Err(NotAdmitted::Denied(denial)),
                 Verdict::Unknown => return Err(NotAdmitted::Unknown),
                 Verdict::Unsure if attempt == 0 => {
-                    if !self.lease.snapshot().is_good_at(at) {
-                        self.feed.renew().await;
-                    }
-                    self.loader.load(digest).await.map_err(|_| NotAdmitted::Denied(Denial::CannotVerify))?;
+                    self.ask(digest, at).await?;
                 }
                 Verdict::Unsure => {}
             }
         }
         Err(NotAdmitted::Denied(Denial::CannotVerify))
+    }
+
+    /// Without a lease a renewal first. Where the last one failed no call waits for another: the feed tries on its own.
+    async fn ask(&self, digest: Digest, at: BootTime) -> Result<(), Denial> {
+        if !self.lease.snapshot().is_good_at(at) {
+            let attempts = self.feed.attempts();
+            if attempts.ended > 0 && !attempts.last_succeeded {
+                return Err(Denial::CannotVerify);
+            }
+            self.feed.renew().await;
+        }
+        self.loader.load(digest).await.map_err(|_| Denial::CannotVerify)
     }
 
     fn cluster(&self, keyring: &Keyring, to: Destination<'_>) -> Option<Arc<Cluster>> {

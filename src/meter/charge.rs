@@ -18,10 +18,20 @@ pub struct Tally {
 
 impl Tally {
     /// What a commit adds: one call of its outcome, then units missing, bytes in and out, units read and written.
+    #[inline]
     pub(super) fn added(&self) -> [u64; 6] {
         let (read, write) = (self.units.read.unwrap_or(0), self.units.write.unwrap_or(0));
         [1, u64::from(self.units_missing), self.request_bytes, self.response_bytes, read, write]
     }
+}
+
+/// An admission that was counted, and where.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened {
+    pub hour: Hour,
+    pub shard: u16,
+    pub at: LineAt,
+    pub sequence: u64,
 }
 
 /// Where in its shard and hour a line stands.
@@ -35,25 +45,26 @@ pub(super) struct LineAt {
 /// whatever thread. Dropped without a commit it ends as [`Outcome::Aborted`] with the tally it was last told.
 #[must_use = "a charge that is dropped counts an aborted call"]
 pub struct Charge {
-    pub(super) core: &'static Core,
-    pub(super) key: LineKey,
-    pub(super) hour: Hour,
-    pub(super) shard: u16,
-    pub(super) at: LineAt,
-    pub(super) sequence: u64,
-    pub(super) ended: bool,
-    pub(super) tally: Tally,
+    core: &'static Core,
+    key: LineKey,
+    opened: Opened,
+    ended: bool,
+    tally: Tally,
 }
 
 impl Charge {
+    pub(super) fn new(core: &'static Core, key: LineKey, opened: Opened) -> Self {
+        Self { core, key, opened, ended: false, tally: Tally::default() }
+    }
+
     /// The hour the call is billed in: that of its admission, however long it takes.
     pub fn hour(&self) -> Hour {
-        self.hour
+        self.opened.hour
     }
 
     /// Unique within the incarnation: the shard in the upper 16 bits, a count of its admissions below.
     pub fn sequence(&self) -> u64 {
-        self.sequence
+        self.opened.sequence
     }
 
     pub fn line_key(&self) -> &LineKey {
@@ -72,11 +83,12 @@ impl Charge {
 
     fn end(&mut self, outcome: Outcome, tally: &Tally) {
         self.ended = true;
+        let Opened { hour, shard, at, .. } = self.opened;
         let at_home = shard::with_own(self.core, |writer| {
-            writer.number() == self.shard && writer.commit_at(self.hour, self.at, outcome, tally).is_some()
+            writer.number() == shard && writer.commit_at(hour, at, outcome, tally).is_some()
         });
         if at_home != Some(true) {
-            self.core.commit_elsewhere(self.hour, &PackedKey::of(&self.key), outcome, tally);
+            self.core.commit_elsewhere(hour, &PackedKey::of(&self.key), outcome, tally);
         }
     }
 }

@@ -34,6 +34,9 @@ pub struct FlushReport {
     pub folded: Vec<Hour>,
 }
 
+/// How one flush went.
+pub type Flushed = Result<FlushReport, StoreError>;
+
 /// Carries the counters of one meter to the ledger. There is one for each meter.
 pub struct Flusher {
     core: &'static Core,
@@ -47,8 +50,13 @@ impl Flusher {
     }
 
     /// Flushes, and prepares files, every `every` until `stop` turns true or its sender is gone. What it returns can make the
-    /// final flush.
-    pub async fn run(mut self, every: Duration, mut stop: watch::Receiver<bool>) -> Self {
+    /// final flush. `told` hears of every flush.
+    pub async fn run(
+        mut self,
+        every: Duration,
+        mut stop: watch::Receiver<bool>,
+        mut told: impl FnMut(&Flushed),
+    ) -> Self {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut health = Health::default();
@@ -58,7 +66,7 @@ impl Flusher {
                 _ = stop.wait_for(|stop| *stop) => return self,
                 () = async {
                     ticks.tick().await;
-                    self.tend(&mut health).await;
+                    told(&self.tend(&mut health).await);
                 } => {}
             }
         }
@@ -84,7 +92,7 @@ impl Flusher {
         }
     }
 
-    async fn tend(&mut self, health: &mut Health) {
+    async fn tend(&mut self, health: &mut Health) -> Flushed {
         let (core, now) = (self.core, clock::wall());
         let prepared = tokio::task::spawn_blocking(move || core.prepare(now)).await;
         health.files.note(
@@ -92,7 +100,9 @@ impl Flusher {
             prepared.map_err(|e| e.to_string()).and_then(|p| p.map_err(|e| e.to_string())),
         );
         let flushed = self.flush_once(now).await;
-        health.ledger.note("flushing usage to the ledger", flushed.map(|_| ()).map_err(|error| error.to_string()));
+        let result = flushed.as_ref().map(|_| ()).map_err(StoreError::to_string);
+        health.ledger.note("flushing usage to the ledger", result);
+        flushed
     }
 
     fn discover(&mut self) {

@@ -145,6 +145,7 @@ impl<'a> View<'a> {
     }
 
     /// Counts an admission. `None`, and nothing stored, where there is no such line.
+    #[inline]
     pub fn open(&self, line: u32, at: WallTime, browser: bool) -> Option<()> {
         let line = self.line(line)?;
         let version = line.begin();
@@ -158,6 +159,7 @@ impl<'a> View<'a> {
     }
 
     /// Counts the end of a call, whole or not at all. `None`, and nothing stored, where there is no such line.
+    #[inline]
     pub fn commit(&self, index: u32, outcome: Outcome, tally: &Tally) -> Option<()> {
         let line = self.line(index)?;
         let (state, values) = self.redo()?;
@@ -246,11 +248,13 @@ impl<'a> View<'a> {
         self.words.get(at..at + RECORD)?.try_into().ok()
     }
 
+    #[inline]
     fn line(&self, line: u32) -> Option<Line<'a>> {
         let at = lines_start(self.capacity) + line as usize * LINE;
         self.words.get(at..at + LINE)?.try_into().ok().map(Line::new)
     }
 
+    #[inline]
     fn redo(&self) -> Option<(&'a AtomicU64, &'a [AtomicU64; 6])> {
         let slot: &[AtomicU64; REDO_WORDS] = self.words.get(REDO..REDO + REDO_WORDS)?.try_into().ok()?;
         let [state, values @ .., _] = slot;

@@ -23,6 +23,7 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
+    #[inline]
     pub fn new(words: &'a [AtomicU64; LINE]) -> Self {
         let [
             version,
@@ -51,17 +52,20 @@ impl<'a> Line<'a> {
         }
     }
 
+    #[inline]
     pub fn begin(&self) -> u64 {
         let version = take(self.version);
         put(self.version, version.wrapping_add(1));
         version
     }
 
+    #[inline]
     pub fn end(&self, version: u64) {
         put(self.version, version.wrapping_add(2));
     }
 
     /// What a commit changes, in the order of [`Tally::added`].
+    #[inline]
     pub fn counted(&self, outcome: Outcome) -> Option<[&'a AtomicU64; 6]> {
         let outcome = self.outcomes.get(outcome as usize)?;
         Some([outcome, self.units_missing, self.request_bytes, self.response_bytes, self.read_units, self.write_units])

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub use self::charge::{Charge, Tally};
-pub use self::flush::{FlushReport, Flusher};
+pub use self::flush::{FlushReport, Flushed, Flusher};
 pub use self::folder::FolderError;
 use self::folder::SlabFolder;
 use self::header::Identity;
@@ -123,10 +123,11 @@ impl Meter {
 
     /// Counts an admission, before it returns. The hour is that of `now`, but never before one this process has used.
     pub fn open_charge(&self, key: LineKey, now: WallTime, browser: bool) -> Result<Charge, Unmetered> {
-        match shard::with_own(self.core, |writer| writer.open(key, now, browser)) {
-            Some(opened) => opened,
-            None => self.core.shared.lock().as_mut().ok_or(Unmetered::Closed)?.open(key, now, browser),
-        }
+        let opened = match shard::with_own(self.core, |writer| writer.open(&key, now, browser)) {
+            Some(opened) => opened?,
+            None => self.core.shared.lock().as_mut().ok_or(Unmetered::Closed)?.open(&key, now, browser)?,
+        };
+        Ok(Charge::new(self.core, key, opened))
     }
 
     /// Whether the last file that was needed could be made: for readiness.

@@ -65,8 +65,15 @@ impl Recovery {
         Self { folder: core.folder.clone(), store_id: core.store_id, own: core.incarnation, kept: BTreeMap::new() }
     }
 
-    /// Recovers at once and then every `every`, until `stop` turns true or its sender is gone.
-    pub async fn run(mut self, ledger: Arc<dyn Ledger>, every: Duration, mut stop: watch::Receiver<bool>) {
+    /// Recovers at once and then every `every`, until `stop` turns true or its sender is gone. `told` hears of every round
+    /// that could look for the dead.
+    pub async fn run(
+        mut self,
+        ledger: Arc<dyn Ledger>,
+        every: Duration,
+        mut stop: watch::Receiver<bool>,
+        told: impl Fn(&RecoveryReport),
+    ) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known = Vec::new();
@@ -76,7 +83,11 @@ impl Recovery {
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = async {
                     ticks.tick().await;
-                    log(&self.run_once(&*ledger).await, &mut known);
+                    let round = self.run_once(&*ledger).await;
+                    log(&round, &mut known);
+                    if let Ok(report) = &round {
+                        told(report);
+                    }
                 } => {}
             }
         }

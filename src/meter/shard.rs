@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::charge::{Charge, LineAt, Tally};
+use super::charge::{LineAt, Opened, Tally};
 use super::packed_key::PackedKey;
 use super::record::{LineKey, Outcome};
 use super::slab::Slab;
@@ -129,14 +129,15 @@ impl Writer {
         Self { core, shard, entered: Hour(0), hours: Vec::new(), opened: 0, refused_at: None }
     }
 
+    #[inline]
     pub fn number(&self) -> u16 {
         self.shard.number
     }
 
     /// Counts an admission. On a line that exists nothing is allocated and no lock is taken.
-    pub fn open(&mut self, key: LineKey, now: WallTime, browser: bool) -> Result<Charge, Unmetered> {
+    pub fn open(&mut self, key: &LineKey, now: WallTime, browser: bool) -> Result<Opened, Unmetered> {
         let hour = self.hour_of(now);
-        let packed = PackedKey::of(&key);
+        let packed = PackedKey::of(key);
         let at = match self.find(hour, &packed) {
             Some(at) => at,
             None => self.add_line_unless_refused(hour, &packed, now)?,
@@ -144,19 +145,12 @@ impl Writer {
         let slab = self.slab(hour, at.extent).ok_or(Unmetered::Closed)?;
         slab.view().open(at.line, now, browser).ok_or(Unmetered::Closed)?;
         self.opened += 1;
-        Ok(Charge {
-            core: self.core,
-            key,
-            hour,
-            shard: self.shard.number,
-            at,
-            sequence: u64::from(self.shard.number) << 48 | self.opened,
-            ended: false,
-            tally: Tally::default(),
-        })
+        let sequence = u64::from(self.shard.number) << 48 | self.opened;
+        Ok(Opened { hour, shard: self.shard.number, at, sequence })
     }
 
     /// Counts an end in a line of this shard. `None`: there is no such line.
+    #[inline]
     pub fn commit_at(&mut self, hour: Hour, at: LineAt, outcome: Outcome, tally: &Tally) -> Option<()> {
         self.slab(hour, at.extent)?.view().commit(at.line, outcome, tally)
     }
@@ -174,6 +168,7 @@ impl Writer {
     }
 
     /// Enters an hour before the next call does.
+    #[cold]
     pub fn enter(&mut self, hour: Hour) {
         if hour > self.entered {
             self.entered = self.shard.enter(hour);
@@ -183,20 +178,26 @@ impl Writer {
     }
 
     /// The hour of `now`, but never before one that this process has used.
+    #[inline]
     fn hour_of(&mut self, now: WallTime) -> Hour {
         let hour = now.hour().max(self.core.latest());
-        self.enter(hour);
+        if hour > self.entered {
+            self.enter(hour);
+        }
         self.entered
     }
 
+    #[inline]
     fn lines(&self, hour: Hour) -> Option<&HourLines> {
         self.hours.iter().rev().find(|lines| lines.hour == hour)
     }
 
+    #[inline]
     fn find(&self, hour: Hour, key: &PackedKey) -> Option<LineAt> {
         self.lines(hour)?.lines.get(key).copied()
     }
 
+    #[inline]
     fn slab(&self, hour: Hour, extent: u16) -> Option<&Slab> {
         self.lines(hour)?.slabs.get(usize::from(extent)).map(|slab| &**slab)
     }

@@ -8,7 +8,17 @@
     reason = "a test fails by panicking, and reads clocks for its deadlines"
 )]
 
+mod bodies;
+mod canary;
 mod config;
+mod cost;
+mod demo;
+mod denials;
+mod drain;
 mod harness;
+mod revoke;
+mod sdk;
 mod supply;
 mod tidy;
+mod upstreams;
+mod world;

@@ -78,7 +78,7 @@ fn the_background_task_flushes_until_it_is_told_to_stop() {
     let now = crate::clock::wall();
     runtime().block_on(async {
         let flusher = Flusher::new(&meter, Arc::clone(&ledger) as _);
-        let task = tokio::spawn(flusher.run(Duration::from_millis(1), stopped));
+        let task = tokio::spawn(flusher.run(Duration::from_millis(1), stopped, |_| ()));
         call(&meter, key(1), now);
         tokio::time::timeout(Duration::from_secs(20), async {
             while ledger.all().is_empty() {

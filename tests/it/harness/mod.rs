@@ -2,9 +2,13 @@
 //! HTTP/2 and gRPC. Everything has a deadline; a test that hangs is a test that fails.
 #![allow(dead_code, reason = "a harness offers more than the tests of one day use")]
 
+pub mod h1;
 pub mod h2;
 pub mod process;
 pub mod raw;
+pub mod scripted;
+pub mod stage;
+pub mod wire;
 mod works;
 
 use std::net::SocketAddr;

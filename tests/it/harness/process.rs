@@ -38,7 +38,14 @@ pub struct Process {
 impl Process {
     /// Starts the binary with these arguments and does not wait for anything.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = binary(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::start_with(arguments, &[])
+    }
+
+    /// As [`Process::start`], with environment variables besides.
+    pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = binary(arguments);
+        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let stdout = Lines::read_from(child.stdout.take().unwrap());
         let stderr = Lines::read_from(child.stderr.take().unwrap());
         Self { child, stdout, stderr }
@@ -163,9 +170,14 @@ impl Demo {
 
     /// In this folder, which stays; for tests that start twice. `more` are further arguments.
     pub fn start_in(folder: &Path, more: &[&str]) -> Self {
+        Self::start_with(folder, more, &[])
+    }
+
+    /// As [`Demo::start_in`], with environment variables besides.
+    pub fn start_with(folder: &Path, more: &[&str], environment: &[(&str, &str)]) -> Self {
         let data = folder.to_str().unwrap();
         let fixed = ["demo", "--json", "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0", "--data", data];
-        let process = Process::start(&[&fixed[..], more].concat());
+        let process = Process::start_with(&[&fixed[..], more].concat(), environment);
         let line = process.first_line();
         let facts = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         Self { process, facts, folder: folder.into(), _own: None }

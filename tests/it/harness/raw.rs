@@ -121,6 +121,27 @@ impl Raw {
         Ok(answer)
     }
 
+    /// The bytes that come next, as they come; an error once the connection has ended.
+    pub fn some(&mut self, within: Duration) -> io::Result<Vec<u8>> {
+        if self.pending.is_empty() {
+            self.need_more(Instant::now() + within)?;
+        }
+        Ok(std::mem::take(&mut self.pending))
+    }
+
+    /// The next byte of whatever it is; nothing beyond it is read.
+    pub fn byte(&mut self, within: Duration) -> io::Result<u8> {
+        self.stream.set_read_timeout(Some(within))?;
+        let mut byte = [0];
+        self.stream.read_exact(&mut byte)?;
+        Ok(byte[0])
+    }
+
+    /// Ends the connection without a word: the other side reads a reset.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     /// Whether the other side closes the connection within this time, having sent nothing more.
     pub fn closes(&mut self, within: Duration) -> bool {
         let deadline = Instant::now() + within;

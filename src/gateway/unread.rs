@@ -1,0 +1,76 @@
+//! What a client still sends when its call is over for us is read on for a while: else the connection would be reset, and the
+//! answer lost with it (design, section 7).
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::EXPECT;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::config::LimitsConfig;
+
+/// A request body. What is left of it when it is dropped is read on in the background, within bounds.
+pub struct UnreadBody {
+    /// Absent once it has ended.
+    body: Option<Incoming>,
+    patience: Duration,
+    /// Bytes.
+    most: u64,
+}
+
+impl UnreadBody {
+    pub fn new(limits: &LimitsConfig, headers: &HeaderMap, body: Incoming) -> Self {
+        // A client that waits for `100 Continue` has sent nothing yet, and need not.
+        let most = if headers.contains_key(EXPECT) { 0 } else { limits.denial_read_on_bytes };
+        let body = Some(body).filter(|body| !body.is_end_stream());
+        Self { body, patience: limits.denial_read_on, most }
+    }
+}
+
+impl Body for UnreadBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for UnreadBody {
+    fn drop(&mut self) {
+        let body = self.body.take().filter(|body| !body.is_end_stream() && self.most > 0);
+        if let (Some(body), Ok(runtime)) = (body, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(tokio::time::timeout(self.patience, read_on(body, self.most)));
+        }
+    }
+}
+
+async fn read_on(mut body: Incoming, most: u64) {
+    let mut read = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if read > most {
+            return;
+        }
+    }
+}
