@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use self::keeping::Keeping;
+use self::server::Entrance;
 pub use self::server::Stop;
 use crate::auth::keyring::Keyring;
 use crate::auth::lease::Lease;
@@ -34,7 +35,7 @@ use crate::gateway::accept::{self, Drain, Worker};
 use crate::gateway::{Connector, Gateway, GatewayParts, Protocols, Verifier};
 use crate::journal::JournalError;
 use crate::key::Digester;
-use crate::limits::{AccountLimits, ConnectionCaps, Limits};
+use crate::limits::{AccountLimits, ConnectionCaps, FailedAuth, Limits};
 use crate::meter::{Flushed, Flusher, Meter, MeterError, MeterOptions, Recovery, RecoveryReport};
 use crate::principal::Incarnation;
 use crate::store::{FeedStore, Ledger, Store, StoreError};
@@ -86,8 +87,8 @@ pub struct Node {
     config: Config,
     keeping: Keeping,
     data_plane: Option<DataPlane>,
-    control: Option<(TcpListener, Router)>,
-    health: Option<(TcpListener, Router)>,
+    control: Option<Entrance>,
+    health: Option<Entrance>,
     draining: Arc<AtomicBool>,
 }
 
@@ -118,7 +119,10 @@ impl Node {
         let rendered = Arc::clone(&metrics);
         let health = health::routes(Health { metrics: rendered, checks, store: writable });
         let (shared, own) = match config.health.listen {
-            Some(address) => (Router::new(), Some((bind("[health]", address)?, control::enveloped(health)))),
+            Some(address) => {
+                let (listener, router) = (bind("[health]", address)?, control::enveloped(health));
+                (Router::new(), Some(Entrance { listener, tls: None, router, control: None }))
+            }
             None => (health, None),
         };
         let control = match &config.control {
@@ -134,7 +138,7 @@ impl Node {
     }
 
     pub fn control_address(&self) -> Option<SocketAddr> {
-        self.control.as_ref()?.0.local_addr().ok()
+        self.control.as_ref()?.listener.local_addr().ok()
     }
 
     /// Runs until `stop` or a signal; returns once nothing is in flight any more and all usage is in the ledger.
@@ -148,9 +152,9 @@ impl Node {
         let metering = metering.transpose()?;
         let drain = Drain::default();
         let mut services = server::Services::default();
-        for (name, (listener, router)) in [("control", control), ("health", health)].into_iter().filter_map(named) {
-            announce(name, &listener);
-            services.control(name, listener, router);
+        for (name, entrance) in [("control", control), ("health", health)].into_iter().filter_map(named) {
+            announce(name, &entrance.listener);
+            services.control(name, entrance);
         }
         let mut patience = Duration::ZERO;
         let mut gateway = None;
@@ -200,7 +204,9 @@ impl DataPlane {
         let feed = Arc::new(Feed::start(Arc::clone(&feed_store), followed).map_err(AppError::Thread)?);
         let loader = Loader::new(Arc::clone(&keyring), feed_store, Arc::clone(metrics));
         let default_cluster = of.default_cluster.clone();
-        let verifier = Verifier { digester, keyring, lease, loader, feed: Arc::clone(&feed), default_cluster };
+        let failed_auth = FailedAuth::from(&of.limits);
+        let verifier =
+            Verifier { digester, keyring, lease, loader, feed: Arc::clone(&feed), failed_auth, default_cluster };
         let tls = of.tls.as_ref().map(tls::server).transpose()?.map(TlsAcceptor::from);
         let gateway = Gateway::new(GatewayParts {
             protocols: Protocols::new(&of.limits, tls),
@@ -289,12 +295,7 @@ impl Metering {
     }
 }
 
-fn control_plane(
-    config: &Config,
-    of: &ControlConfig,
-    keeping: &Keeping,
-    extra: Router,
-) -> Result<(TcpListener, Router), AppError> {
+fn control_plane(config: &Config, of: &ControlConfig, keeping: &Keeping, extra: Router) -> Result<Entrance, AppError> {
     let listener = bind("the control plane", of.listen)?;
     let token = |path: &PathBuf| secret::token(path).map(|token| token::hash(token.expose_secret().as_bytes()));
     let control = Control::new(ControlParts {
@@ -307,7 +308,8 @@ fn control_plane(
         keys: config.keys,
         password_cost: control::password::PasswordCost::default(),
     })?;
-    Ok((listener, control::router(control, extra)))
+    let tls = of.tls.as_ref().map(tls::server).transpose()?.map(TlsAcceptor::from);
+    Ok(Entrance { listener, tls, router: control::router(Arc::clone(&control), extra), control: Some(control) })
 }
 
 /// Half of the files the process may open: each call may need a connection on either side.

@@ -141,6 +141,9 @@ pub struct Credential {
     pub account_id: AccountId,
     pub disabled: bool,
     pub expires_at: Option<WallTime>,
+    /// The control plane has seen it expire: it stays so, whatever a gateway's clock says.
+    #[serde(default)]
+    pub expired: bool,
     /// Counts the changes of this key; the greater one wins, also when replayed.
     pub version: u64,
 }

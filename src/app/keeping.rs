@@ -127,7 +127,9 @@ impl Keeping {
 
     pub fn sealer(&self) -> Result<&Sealer, AppError> {
         let control = self.control.as_ref();
-        control.map(|control| &control.sealer).ok_or_else(|| StoreError::Away("there is no control plane".into()).into())
+        control
+            .map(|control| &control.sealer)
+            .ok_or_else(|| StoreError::Away("there is no control plane".into()).into())
     }
 
     pub fn upkeep(&self) -> Option<Arc<dyn Upkeep>> {
@@ -136,7 +138,8 @@ impl Keeping {
 
     /// Where secrets were changed: makes everything anew that was made with those before, on a thread of its own.
     pub fn renew_secrets(&self) -> Result<Option<Renewing>, AppError> {
-        let Some((control, mark)) = self.control.as_ref().and_then(|control| Some((control, control.rotating.clone()?)))
+        let Some((control, mark)) =
+            self.control.as_ref().and_then(|control| Some((control, control.rotating.clone()?)))
         else {
             return Ok(None);
         };

@@ -12,8 +12,10 @@ use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownS
 use pingora_core::services::Service;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
 
-use crate::control;
+use crate::control::serve::ServeLimits;
+use crate::control::{self, Control};
 use crate::gateway::Gateway;
 use crate::gateway::accept::{Drain, Worker};
 
@@ -39,8 +41,8 @@ impl Services {
         self.workers.push(worker);
     }
 
-    pub fn control(&mut self, name: &'static str, listener: TcpListener, router: Router) {
-        self.controls.push(ControlListener { name, serving: Some((listener, router)) });
+    pub fn control(&mut self, name: &'static str, entrance: Entrance) {
+        self.controls.push(ControlListener { name, serving: Some(entrance) });
     }
 
     /// Runs until told to stop; returns when every runtime has ended.
@@ -104,24 +106,35 @@ impl Stopping {
     }
 }
 
+/// A bound listener, what is behind it, and what runs beside it for as long as it serves.
+pub struct Entrance {
+    pub listener: TcpListener,
+    pub tls: Option<TlsAcceptor>,
+    pub router: Router,
+    pub control: Option<Arc<Control>>,
+}
+
 /// One listener of the control plane, on a thread of its own.
 struct ControlListener {
     name: &'static str,
-    serving: Option<(TcpListener, Router)>,
+    serving: Option<Entrance>,
 }
 
 #[async_trait]
 impl Service for ControlListener {
     async fn start_service(&mut self, _fds: Option<ListenFds>, mut shutdown: ShutdownWatch, _listeners_per_fd: usize) {
-        let Some((listener, router)) = self.serving.take() else {
+        let Some(Entrance { listener, tls, router, control }) = self.serving.take() else {
             return;
         };
         let stop = async move {
             let _ = shutdown.wait_for(|stop| *stop).await;
         };
-        if let Err(error) = control::serve::serve(listener, router, control::serve::ServeLimits::default(), stop).await
-        {
+        let expiring = control.map(|control| tokio::spawn(control::expiry::run(control)));
+        if let Err(error) = control::serve::serve(listener, tls, router, ServeLimits::default(), stop).await {
             tracing::error!(%error, name = self.name, "a listener could not be served");
+        }
+        if let Some(expiring) = expiring {
+            expiring.abort();
         }
     }
 

@@ -70,6 +70,11 @@ pub fn glance(
 }
 
 impl Glance {
+    /// Whether the keyring knows nothing of the key, so that only the store can say more.
+    pub fn is_missing(&self) -> bool {
+        self.seen == Seen::Missing
+    }
+
     /// `now` is read after the glance; `wall` is the same moment by the wall clock. The order of the checks is that
     /// of interfaces, section 3: key, account, cluster, allow-list.
     pub fn verdict(self, now: BootTime, wall: WallTime, address: IpAddr) -> Verdict {
@@ -100,7 +105,7 @@ fn check(
     wall: WallTime,
     address: IpAddr,
 ) -> Result<Verified, Denial> {
-    if credential.disabled || credential.expires_at.is_some_and(|at| at <= wall) {
+    if credential.disabled || credential.expired || credential.expires_at.is_some_and(|at| at <= wall) {
         return Err(Denial::NotUsable);
     }
     if status == AccountStatus::Suspended {

@@ -12,7 +12,14 @@ const OWNER: AccountId = AccountId([2; 10]);
 const HOST: &str = "vectors.example";
 
 fn credential() -> Credential {
-    Credential { key_id: KeyId([3; 10]), account_id: OWNER, disabled: false, expires_at: None, version: 1 }
+    Credential {
+        key_id: KeyId([3; 10]),
+        account_id: OWNER,
+        disabled: false,
+        expires_at: None,
+        expired: false,
+        version: 1,
+    }
 }
 
 fn account(status: AccountStatus, version: u64) -> Account {

@@ -204,6 +204,8 @@ fn limits(read: &mut Reader<'_>) -> LimitsConfig {
         abandoned_drain: read.get(&s::ABANDONED_DRAIN),
         abandoned_calls: read.get(&s::ABANDONED_CALLS),
         shutdown: read.get(&s::SHUTDOWN),
+        failed_auth_rate: read.get(&s::FAILED_AUTH_RATE),
+        failed_auth_burst: read.get(&s::FAILED_AUTH_BURST),
         account_concurrency: read.get(&s::ACCOUNT_CONCURRENCY),
         account_rate: read.get(&s::ACCOUNT_RATE),
         account_burst: read.get(&s::ACCOUNT_BURST),

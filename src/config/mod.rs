@@ -98,6 +98,10 @@ pub struct LimitsConfig {
     pub abandoned_calls: usize,
     /// How long a graceful stop waits for calls in flight.
     pub shutdown: Duration,
+    /// Bad keys per second from one address; 0: no limit.
+    pub failed_auth_rate: u32,
+    /// Bad keys from one address that may come at once when `failed_auth_rate` is set.
+    pub failed_auth_burst: u32,
     /// Calls in flight per account; 0: no limit.
     pub account_concurrency: u32,
     /// Calls per second per account; 0: no limit.

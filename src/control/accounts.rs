@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::OperatorOnly;
@@ -22,11 +23,13 @@ use crate::principal::{AccountId, AccountStatus, UserId};
 use crate::store::accounts::{AccountPatch, NewAccount, NewUser, Page};
 use crate::store::records::{AccountRecord, Role};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AccountCreate)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
     #[serde(deserialize_with = "name::email")]
     email: String,
+    #[schema(value_type = String)]
     password: Password,
     #[serde(default, deserialize_with = "name::optional")]
     name: Option<String>,
@@ -35,14 +38,16 @@ pub struct Create {
 }
 
 /// The TOTP secret is shown here and nowhere else.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccountCreated)]
 pub struct Created {
     account_id: AccountId,
     totp_secret: String,
     totp_uri: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AccountPatch)]
 #[serde(deny_unknown_fields)]
 pub struct Patch {
     verified: Option<bool>,
@@ -51,7 +56,8 @@ pub struct Patch {
     daily_max: Option<u32>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Account)]
 pub struct AccountView {
     account_id: AccountId,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,7 +80,7 @@ pub struct ListQuery {
 }
 
 /// A page of a list, and where the next one begins.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Items<T, Cursor> {
     pub items: Vec<T>,
     pub next: Option<Cursor>,

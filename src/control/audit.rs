@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::accounts::Items;
@@ -24,7 +25,8 @@ pub struct Query {
 }
 
 /// An entry as the store has it, with its time in RFC 3339.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
 pub struct EntryView {
     seq: u64,
     at: String,
@@ -57,7 +59,7 @@ fn readable(caller: &Caller, asked: Option<AccountId>) -> Result<Option<AccountI
         Caller::Operator(_) => Ok(asked),
         Caller::Root(root) if asked.is_none_or(|asked| asked == root.account_id()) => Ok(Some(root.account_id())),
         Caller::Member(..) => Err(Kind::RootOnly.into()),
-        Caller::Root(_) | Caller::Billing => Err(Kind::Forbidden.into()),
+        Caller::Root(_) => Err(Kind::Forbidden.into()),
     }
 }
 

@@ -9,20 +9,27 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Control;
+use super::cookie;
 use super::error::{Kind, Problem};
 use super::token::{self, hashes_equal};
 use crate::clock;
 use crate::principal::AccountId;
 use crate::store::audit::{Actor, ActorKind};
 use crate::store::records::{Role, SessionRecord, TokenHash};
+use crate::store::users::Oneself;
 
-/// Anybody with a credential that is good now.
+/// The operator, or somebody of an account.
 #[derive(Clone, Debug)]
 pub enum Caller {
     Operator(OperatorOnly),
-    Billing,
     Root(RootOnly),
-    Member(SessionRecord, Source),
+    Member(AccountUser),
+}
+
+/// Anybody with a credential that is good now. Billing reads usage and nothing else, so most handlers never see it.
+enum Known {
+    Billing,
+    Caller(Caller),
 }
 
 /// The operator, by its token.
@@ -35,6 +42,8 @@ pub struct OperatorOnly {
 #[derive(Clone, Debug)]
 pub struct RootOnly {
     pub session: SessionRecord,
+    /// How the session's token came.
+    pub by: Carrier,
     source: Source,
 }
 
@@ -42,7 +51,15 @@ pub struct RootOnly {
 #[derive(Clone, Debug)]
 pub struct AccountUser {
     pub session: SessionRecord,
+    pub by: Carrier,
     source: Source,
+}
+
+/// Programs send a session's token as `Authorization: Bearer`, browsers as a cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    Bearer,
+    Cookie,
 }
 
 /// Who may read usage: all of it, or that of one account.
@@ -71,8 +88,17 @@ impl RootOnly {
         self.session.account_id
     }
 
+    /// Of another account's things not even the existence is told.
+    pub fn check_owns(&self, account_id: AccountId) -> Result<(), Problem> {
+        if self.account_id() == account_id { Ok(()) } else { Err(Kind::NotFound.into()) }
+    }
+
     pub fn actor(&self) -> Actor {
         actor_of(&self.session, self.source)
+    }
+
+    pub fn oneself(&self, grant: Option<TokenHash>) -> Oneself {
+        oneself(&self.session, grant)
     }
 }
 
@@ -84,6 +110,14 @@ impl AccountUser {
     pub fn actor(&self) -> Actor {
         actor_of(&self.session, self.source)
     }
+
+    pub fn oneself(&self, grant: Option<TokenHash>) -> Oneself {
+        oneself(&self.session, grant)
+    }
+}
+
+fn oneself(session: &SessionRecord, grant: Option<TokenHash>) -> Oneself {
+    Oneself { user_id: session.user_id, session_id: session.session_id, grant }
 }
 
 fn actor_of(session: &SessionRecord, source: Source) -> Actor {
@@ -95,12 +129,12 @@ fn actor_of(session: &SessionRecord, source: Source) -> Actor {
 }
 
 impl Caller {
-    /// The account this caller belongs to; none for the operator and billing.
+    /// The account this caller belongs to; none for the operator.
     pub fn account_id(&self) -> Option<AccountId> {
         match self {
             Self::Root(root) => Some(root.account_id()),
-            Self::Member(session, _) => Some(session.account_id),
-            Self::Operator(_) | Self::Billing => None,
+            Self::Member(member) => Some(member.account_id()),
+            Self::Operator(_) => None,
         }
     }
 
@@ -108,7 +142,6 @@ impl Caller {
     pub fn check_may_read(&self, account_id: AccountId) -> Result<(), Problem> {
         match self {
             Self::Operator(_) => Ok(()),
-            Self::Billing => Err(Kind::Forbidden.into()),
             _ if self.account_id() == Some(account_id) => Ok(()),
             _ => Err(Kind::NotFound.into()),
         }
@@ -123,23 +156,46 @@ impl FromRequestParts<Arc<Control>> for Source {
     }
 }
 
-impl FromRequestParts<Arc<Control>> for Caller {
+impl FromRequestParts<Arc<Control>> for Known {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
         let source = Source::from_request_parts(parts, control).await?;
+        if !parts.headers.contains_key(AUTHORIZATION) {
+            let token = cookie::same_site_token(parts)?;
+            return control.signed_in(token, Carrier::Cookie, source).await.map(Self::Caller);
+        }
         let presented = bearer(&parts.headers).ok_or(Kind::Unauthenticated)?;
         if hashes_equal(&presented, &control.operator_token) {
-            return Ok(Self::Operator(OperatorOnly { source }));
+            return Ok(Self::Caller(Caller::Operator(OperatorOnly { source })));
         }
         if control.billing_token.is_some_and(|billing| hashes_equal(&presented, &billing)) {
             return Ok(Self::Billing);
         }
-        let session = control.store.session(presented, clock::wall()).await?.ok_or(Kind::Unauthenticated)?;
+        control.signed_in(presented, Carrier::Bearer, source).await.map(Self::Caller)
+    }
+}
+
+impl Control {
+    async fn signed_in(&self, token: TokenHash, by: Carrier, source: Source) -> Result<Caller, Problem> {
+        let now = clock::wall();
+        let session = self.store.session(token, now).await?.ok_or(Kind::Unauthenticated)?;
+        self.keep_alive(&session, now).await;
         Ok(match session.role {
-            Role::Root => Self::Root(RootOnly { session, source }),
-            Role::Member => Self::Member(session, source),
+            Role::Root => Caller::Root(RootOnly { session, by, source }),
+            Role::Member => Caller::Member(AccountUser { session, by, source }),
         })
+    }
+}
+
+impl FromRequestParts<Arc<Control>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
+        match Known::from_request_parts(parts, control).await? {
+            Known::Caller(caller) => Ok(caller),
+            Known::Billing => Err(Kind::Forbidden.into()),
+        }
     }
 }
 
@@ -153,37 +209,41 @@ fn bearer(headers: &HeaderMap) -> Option<TokenHash> {
 }
 
 macro_rules! from_caller {
-    ($evidence:ty, $caller:ident => $found:expr) => {
+    ($evidence:ty, $known:ident => $found:expr) => {
         impl FromRequestParts<Arc<Control>> for $evidence {
             type Rejection = Problem;
 
             async fn from_request_parts(parts: &mut Parts, control: &Arc<Control>) -> Result<Self, Problem> {
-                let $caller = Caller::from_request_parts(parts, control).await?;
+                let $known = Known::from_request_parts(parts, control).await?;
                 $found.map_err(Problem::from)
             }
         }
     };
 }
 
-from_caller!(OperatorOnly, caller => match caller {
-    Caller::Operator(operator) => Ok(operator),
+from_caller!(OperatorOnly, known => match known {
+    Known::Caller(Caller::Operator(operator)) => Ok(operator),
     _ => Err(Kind::Forbidden),
 });
 
-from_caller!(RootOnly, caller => match caller {
-    Caller::Root(root) => Ok(root),
+from_caller!(RootOnly, known => match known {
+    Known::Caller(Caller::Root(root)) => Ok(root),
     _ => Err(Kind::RootOnly),
 });
 
-from_caller!(AccountUser, caller => match caller {
-    Caller::Root(RootOnly { session, source }) | Caller::Member(session, source) => Ok(Self { session, source }),
+from_caller!(AccountUser, known => match known {
+    Known::Caller(Caller::Root(RootOnly { session, by, source })) => Ok(Self { session, by, source }),
+    Known::Caller(Caller::Member(member)) => Ok(member),
     _ => Err(Kind::Forbidden),
 });
 
-from_caller!(UsageReader, caller => Ok::<_, Kind>(caller.account_id().map_or(Self::All, Self::Of)));
+from_caller!(UsageReader, known => Ok::<_, Kind>(match known {
+    Known::Billing => Self::All,
+    Known::Caller(caller) => caller.account_id().map_or(Self::All, Self::Of),
+}));
 
-from_caller!(MeterReader, caller => match caller {
-    Caller::Operator(_) | Caller::Billing => Ok(Self),
+from_caller!(MeterReader, known => match known {
+    Known::Billing | Known::Caller(Caller::Operator(_)) => Ok(Self),
     _ => Err(Kind::Forbidden),
 });
 

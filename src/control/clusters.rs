@@ -9,6 +9,7 @@ use axum::response::Response;
 use http::{StatusCode, Uri};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::accounts::Items;
@@ -23,7 +24,8 @@ use crate::store::accounts::{ClusterPatch, NewCluster};
 use crate::store::audit::Actor;
 use crate::store::records::ClusterRecord;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ClusterCreate)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
     #[serde(deserialize_with = "hosts")]
@@ -31,12 +33,14 @@ pub struct Create {
     #[serde(deserialize_with = "upstreams")]
     upstreams: Vec<String>,
     #[serde(default, deserialize_with = "networks")]
+    #[schema(value_type = Vec<String>)]
     allow_ips: Vec<IpNet>,
     #[serde(default, deserialize_with = "name::optional")]
     name: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ClusterPatch)]
 #[serde(deny_unknown_fields)]
 pub struct Patch {
     #[serde(default, deserialize_with = "some_hosts")]
@@ -44,12 +48,14 @@ pub struct Patch {
     #[serde(default, deserialize_with = "some_upstreams")]
     upstreams: Option<Vec<String>>,
     #[serde(default, deserialize_with = "some_networks")]
+    #[schema(value_type = Option<Vec<String>>)]
     allow_ips: Option<Vec<IpNet>>,
     #[serde(default, deserialize_with = "name::optional")]
     name: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Cluster)]
 pub struct ClusterView {
     cluster_id: ClusterId,
     account_id: AccountId,
@@ -58,6 +64,7 @@ pub struct ClusterView {
     hosts: Vec<String>,
     upstreams: Vec<String>,
     /// Empty means open to every address.
+    #[schema(value_type = Vec<String>)]
     allow_ips: Vec<IpNet>,
     created_at: String,
 }
@@ -136,7 +143,7 @@ fn may_patch(caller: &Caller, patch: &Patch) -> Result<Actor, Problem> {
         Caller::Operator(operator) => Ok(operator.actor()),
         Caller::Root(root) if only_allow_list => Ok(root.actor()),
         Caller::Member(..) => Err(Kind::RootOnly.into()),
-        Caller::Root(_) | Caller::Billing => Err(Kind::Forbidden.into()),
+        Caller::Root(_) => Err(Kind::Forbidden.into()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::error::Problem;
@@ -65,14 +66,14 @@ impl Control {
 }
 
 /// What became of a deletion: the answer to it, however often it is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Receipt {
     pub id: KeyId,
     #[serde(flatten)]
     pub progress: Progress,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "revoked", rename_all = "snake_case")]
 pub enum Progress {
     Everywhere {
@@ -96,20 +97,20 @@ pub enum Progress {
 }
 
 /// Who has still to take a deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Unconfirmed {
     Gateway(Incarnation),
     Store(TheStore),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub enum TheStore {
     #[serde(rename = "store")]
     Store,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Acknowledgement {
     id: Incarnation,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,8 +172,8 @@ pub struct AfterChange<T> {
     pending: Option<Outstanding>,
 }
 
-#[derive(Debug, Serialize)]
-struct Outstanding {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Outstanding {
     applied: &'static str,
     revision: Revision,
     unconfirmed: Vec<Incarnation>,

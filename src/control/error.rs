@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::store::StoreError;
 use crate::time::WallTime;
@@ -64,6 +65,10 @@ kinds! {
     CodeReplayed => UNAUTHORIZED, "code_replayed", "This code was used already. Wait for the next one.";
     TooManyCodes => TOO_MANY_REQUESTS, "too_many_codes", "Too many wrong codes.";
     TooManyAttempts => TOO_MANY_REQUESTS, "too_many_attempts", "Too many failed attempts to sign in.";
+    PasswordWrong => FORBIDDEN, "password_wrong", "The present password is wrong.";
+    CrossSite => FORBIDDEN, "cross_site", "A request with a cookie needs the CSRF token as X-CSRF-Token, and an Origin of this host.";
+    NothingPending => CONFLICT, "nothing_pending", "No new authenticator is waiting for its first code in this session.";
+    MemberLimit => CONFLICT, "member_limit_reached", "The account has as many members as it may have.";
     NotShowable => CONFLICT, "key_not_showable", "The key cannot be shown: it was sealed with another sealing key.";
     EmailTaken => CONFLICT, "email_taken", "A user with this e-mail address exists already.";
     HostTaken => CONFLICT, "host_taken", "A host name in the list belongs to a cluster already.";
@@ -145,7 +150,8 @@ const STEP_UP_CHALLENGE: &str = concat!(
     r#"error_description="A fresh one-time code is required", acr_values="totp", max_age="120""#
 );
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
 pub struct ProblemBody<'a> {
     r#type: String,
     title: &'static str,

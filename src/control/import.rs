@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::OperatorOnly;
@@ -19,23 +20,27 @@ use crate::key::KeyText;
 use crate::principal::AccountId;
 use crate::store::accounts::{AccountError, Refusal};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = KeyImport)]
 #[serde(deny_unknown_fields)]
 pub struct Import {
     keys: Vec<ImportedKey>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = KeyToImport)]
 #[serde(deny_unknown_fields)]
 struct ImportedKey {
     #[serde(deserialize_with = "key_text")]
+    #[schema(value_type = String)]
     key: KeyText,
     #[serde(default, deserialize_with = "name::optional")]
     name: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Imported {
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeysImported)]
+pub struct Imported {
     keys: Vec<KeyView>,
 }
 

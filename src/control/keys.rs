@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{AccountUser, Caller, RootOnly};
@@ -28,7 +29,7 @@ use crate::time::WallTime;
 /// What is sealed of a key never changes, so it stays at its first version.
 const SEALED_VERSION: u64 = 1;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyStatus {
     Active,
@@ -38,7 +39,8 @@ pub enum KeyStatus {
 }
 
 /// A key as a list shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Key)]
 pub struct KeyView {
     pub id: KeyId,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,7 +59,7 @@ pub struct KeyView {
 }
 
 /// The keys of an account and where it stands against its limits.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct KeyList {
     keys: Vec<KeyView>,
     active: u32,
@@ -74,7 +76,8 @@ pub struct ListQuery {
     pub(super) deleted: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = KeyCreate)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
     #[serde(default, deserialize_with = "name::optional")]
@@ -82,7 +85,8 @@ pub struct Create {
 }
 
 /// The one answer that shows a new key.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeyCreated)]
 pub struct Created {
     id: KeyId,
     key: String,
@@ -92,22 +96,26 @@ pub struct Created {
     created_at: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeyViewed)]
 pub struct Viewed {
     id: KeyId,
     key: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = KeyPatch)]
 #[serde(deny_unknown_fields)]
 pub struct Patch {
     #[serde(default, deserialize_with = "name::optional")]
     name: Option<String>,
     status: Option<Switch>,
+    #[schema(value_type = Option<String>)]
     expires_at: Option<jiff::Timestamp>,
 }
 
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq, ToSchema)]
+#[schema(as = KeySwitch)]
 #[serde(rename_all = "snake_case")]
 enum Switch {
     Active,
@@ -115,7 +123,7 @@ enum Switch {
 }
 
 /// A key, with the receipt once it is deleted.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum KeyFacts {
     Live(KeyView),
@@ -218,7 +226,7 @@ pub async fn delete(
             let revision = record.deleted.ok_or(Kind::RootOnly)?.revision;
             Ok(control.receipt_after(key_id, revision, wait).await?.into_response())
         }
-        Caller::Member(..) | Caller::Billing => Err(Kind::RootOnly.into()),
+        Caller::Member(..) => Err(Kind::RootOnly.into()),
     }
 }
 
@@ -304,7 +312,7 @@ pub(super) fn status_of(record: &KeyRecord, now: WallTime) -> KeyStatus {
     match &record.credential {
         _ if record.deleted.is_some() => KeyStatus::Deleted,
         credential if credential.disabled => KeyStatus::Disabled,
-        credential if credential.expires_at.is_some_and(|at| at <= now) => KeyStatus::Expired,
+        credential if credential.expired || credential.expires_at.is_some_and(|at| at <= now) => KeyStatus::Expired,
         _ => KeyStatus::Active,
     }
 }

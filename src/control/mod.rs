@@ -3,28 +3,37 @@
 //! It writes to the store and never speaks to a gateway; what a gateway has to know it finds in the store's log.
 
 pub mod accounts;
+mod api;
 pub mod audit;
+pub mod authenticator;
 pub mod caller;
 pub mod clusters;
 pub mod confirm;
+pub mod cookie;
 pub mod envelope;
 pub mod error;
+pub mod expiry;
 pub mod export;
 pub mod health;
 pub mod import;
 pub mod keys;
 pub mod last_used;
+pub mod members;
 pub mod name;
+pub mod openapi;
 pub mod operator_keys;
 pub mod password;
+pub mod recovery;
 mod refusal;
 pub mod request;
+pub mod reset;
 pub mod rotation;
+mod schemas;
 pub mod seal;
 pub mod serve;
 pub mod session;
+pub mod sessions;
 pub mod step_up;
-pub mod throttle;
 pub mod token;
 pub mod totp;
 pub mod upkeep;
@@ -34,9 +43,12 @@ pub mod usage_record;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::middleware::from_fn;
-use axum::routing::{delete, get, post};
+use axum::routing::get;
+use http::header::CONTENT_TYPE;
 
+use self::authenticator::PasswordThrottle;
 use self::error::Kind;
 use self::last_used::LastUsed;
 use self::password::{CannotHash, PasswordCost, Passwords};
@@ -76,6 +88,7 @@ pub struct Control {
     last_used: LastUsed,
     sign_ins: SignInThrottle,
     codes: CodeThrottle,
+    own_passwords: PasswordThrottle,
 }
 
 impl Control {
@@ -98,34 +111,17 @@ impl Control {
             last_used: LastUsed::default(),
             sign_ins: SignInThrottle::default(),
             codes: CodeThrottle::default(),
+            own_passwords: PasswordThrottle::default(),
         }))
     }
 }
 
 /// Every route of the control listener. `extra` is merged in: the health routes where they share the listener, the console.
 pub fn router(control: Arc<Control>, extra: Router) -> Router {
-    let api = Router::new()
-        .route("/v1/session", post(session::sign_in).delete(session::sign_out))
-        .route("/v1/step-up", post(step_up::step_up))
-        .route("/v1/accounts", post(accounts::create).get(accounts::list))
-        .route("/v1/accounts/{id}", get(accounts::read).patch(accounts::patch))
-        .route("/v1/accounts/{id}/clusters", get(clusters::list).post(clusters::create))
-        .route("/v1/accounts/{id}/keys", get(operator_keys::list))
-        .route("/v1/accounts/{id}/keys/import", post(import::import))
-        .route("/v1/accounts/{id}/keys/{key_id}", delete(operator_keys::revoke))
-        .route("/v1/clusters/{id}", get(clusters::read).patch(clusters::patch).delete(clusters::delete))
-        .route("/v1/keys", get(keys::list).post(keys::create))
-        .route("/v1/keys/lookup", post(operator_keys::lookup))
-        .route("/v1/keys/{id}", get(keys::read).patch(keys::patch).delete(keys::delete))
-        .route("/v1/keys/{id}/view", post(keys::view))
-        .route("/v1/audit", get(audit::list))
-        .route("/v1/audit/verify", get(upkeep::verify_audit))
-        .route("/v1/store", get(upkeep::status))
-        .route("/v1/store/backup", get(upkeep::backup))
-        .route("/v1/gateways", get(operator_keys::gateways))
-        .route("/v1/usage/records", get(usage::records))
-        .route("/metrics/usage", get(export::totals))
-        .with_state(control);
+    let (api, document) = api::routes().finish();
+    let document = Bytes::from(document.to_string());
+    let served = get(move || std::future::ready(([(CONTENT_TYPE, "application/json")], document.clone())));
+    let api = api.with_state(control).route("/openapi.json", served);
     enveloped(api.merge(extra))
 }
 

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::OperatorOnly;
@@ -20,17 +21,20 @@ use crate::key::PresentedKey;
 use crate::principal::{AccountId, Incarnation, KeyId, Revision};
 use crate::store::accounts::DeleteBy;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = KeyRevoke)]
 #[serde(deny_unknown_fields)]
 pub struct Revoke {
     #[serde(deserialize_with = "name::reason")]
     reason: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = KeyLookup)]
 #[serde(deny_unknown_fields)]
 pub struct Lookup {
     #[serde(deserialize_with = "secret")]
+    #[schema(value_type = String)]
     key: SecretString,
 }
 
@@ -38,14 +42,14 @@ fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<SecretString, D::Error> 
     String::deserialize(from).map(SecretString::from)
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct FoundKey {
     id: KeyId,
     account_id: AccountId,
     status: KeyStatus,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Gateway {
     id: Incarnation,
     lease: Lease,
@@ -56,7 +60,8 @@ pub struct Gateway {
     version: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = GatewayLease)]
 #[serde(rename_all = "snake_case")]
 enum Lease {
     Good,

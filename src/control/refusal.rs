@@ -39,6 +39,8 @@ fn refused(refusal: Refusal, now: WallTime) -> Problem {
         Refusal::DigestTaken { index } => {
             Problem::from(Kind::KeyTaken).with_detail(format!("It is number {} of the list.", index.saturating_add(1)))
         }
+        Refusal::MemberLimitReached { .. } => Kind::MemberLimit.into(),
+        Refusal::RecoveryCodeInvalid => Kind::CodeInvalid.into(),
         // 80 random bits met themselves. Asking again makes new ones.
         Refusal::IdTaken => Kind::Overloaded.into(),
     }

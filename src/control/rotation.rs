@@ -103,7 +103,11 @@ impl Renewal {
     }
 
     /// Absent where nothing of this key is old.
-    fn renewed(&self, record: &KeyRecord, sealed: &Sealed) -> Result<Result<Option<Renewed>, NotOpened>, RotationError> {
+    fn renewed(
+        &self,
+        record: &KeyRecord,
+        sealed: &Sealed,
+    ) -> Result<Result<Option<Renewed>, NotOpened>, RotationError> {
         let key_id = record.key_id();
         let owner = Owner::Key { account_id: record.credential.account_id, key_id, version: SEALED_VERSION };
         let opened = self.sealer.open_any(owner, sealed).ok();

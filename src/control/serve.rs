@@ -15,8 +15,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::caller::Source;
 
@@ -43,8 +46,10 @@ impl Default for ServeLimits {
 }
 
 /// Serves until `stop` is done, then lets what is under way finish. Errors only where the listener cannot be used at all.
+/// With `tls` every connection begins with a handshake, which has to end as soon as a header.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     router: Router,
     limits: ServeLimits,
     stop: impl Future<Output = ()>,
@@ -66,9 +71,19 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, from)) => {
-                let (router, stopped) = (router.clone(), stopped.clone());
+                let (router, tls, stopped) = (router.clone(), tls.clone(), stopped.clone());
+                let source = Source(Some(from.ip().to_canonical()));
                 tokio::spawn(async move {
-                    connection(stream, Source(Some(from.ip().to_canonical())), router, limits, stopped).await;
+                    // Without it answers wait for acknowledgements; a connection that cannot have it works all the same.
+                    let _slower_if_it_fails = stream.set_nodelay(true);
+                    match tls {
+                        None => connection(stream, source, router, limits, stopped).await,
+                        Some(tls) => {
+                            if let Some(stream) = shake_hands(&tls, stream, limits.header_within).await {
+                                connection(stream, source, router, limits, stopped).await;
+                            }
+                        }
+                    }
                     drop(place);
                 });
             }
@@ -89,15 +104,24 @@ async fn pause_after(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
+async fn shake_hands(tls: &TlsAcceptor, stream: TcpStream, within: Duration) -> Option<TlsStream<TcpStream>> {
+    match tokio::time::timeout(within, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(cause = %error, "a TLS handshake with the control listener failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     source: Source,
     router: Router,
     limits: ServeLimits,
     mut stopped: watch::Receiver<()>,
 ) {
-    // Without it answers wait for acknowledgements; a connection that cannot have it works all the same.
-    let _slower_if_it_fails = stream.set_nodelay(true);
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(source);

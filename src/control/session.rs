@@ -6,37 +6,56 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Control;
-use super::caller::{AccountUser, Source};
+use super::caller::{AccountUser, Carrier, Source};
+use super::cookie;
 use super::error::{Kind, Problem};
 use super::name;
 use super::password::{Lane, Password};
 use super::request::JsonBody;
-use super::throttle::FailureThrottle;
 use super::token::{SESSION, Token};
 use crate::clock;
+use crate::limits::FailureThrottle;
 use crate::principal::{AccountId, SessionId};
 use crate::store::audit::{Actor, ActorKind};
 use crate::store::records::{Role, SessionRecord, UserRecord};
+use crate::time::WallTime;
 
 /// However much it is used, a session ends then.
-const LASTS: Duration = Duration::from_secs(12 * 60 * 60);
+pub const LASTS: Duration = Duration::from_secs(12 * 60 * 60);
+/// A session that is not used ends after this.
+pub const IDLE: Duration = Duration::from_secs(60 * 60);
+/// A use is written down only when the last one that was is this old, so that reading costs no write.
+const TOUCH_AFTER: Duration = Duration::from_secs(60);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     #[serde(deserialize_with = "name::email")]
     email: String,
+    #[schema(value_type = String)]
     password: Password,
+    /// For browsers: the token comes as a cookie that no script can read, and requests need the CSRF token.
+    #[serde(default)]
+    cookie: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct SignedIn {
-    token: String,
+    /// Absent where it was asked for as a cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    /// Only with a cookie: to be sent as `X-CSRF-Token`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    csrf_token: Option<String>,
     expires_at: String,
+    /// Without any request for so long the session ends before that.
+    idle_s: u64,
     role: Role,
     account_id: AccountId,
 }
@@ -62,8 +81,12 @@ impl Default for SignInThrottle {
 pub async fn sign_in(
     State(control): State<Arc<Control>>,
     source: Source,
-    JsonBody(SignIn { email, password }): JsonBody<SignIn>,
-) -> Result<(StatusCode, Json<SignedIn>), Problem> {
+    head: http::request::Parts,
+    JsonBody(SignIn { email, password, cookie }): JsonBody<SignIn>,
+) -> Result<Response, Problem> {
+    if cookie {
+        cookie::check_origin(&head)?;
+    }
     let pair = (email, source.0);
     let user = control.store.user_by_email(&pair.0).await?;
     let suspect = control.sign_ins.pairs.check(&pair, clock::boot()).is_err();
@@ -73,16 +96,31 @@ pub async fn sign_in(
     match user {
         Some(user) if good => {
             control.sign_ins.pairs.forget(&pair);
-            let signed_in = control.open_session(user, source).await?;
-            Ok((StatusCode::CREATED, Json(signed_in)))
+            let (token, signed_in) = control.open_session(user, source).await?;
+            Ok(answer(&token, signed_in, cookie))
         }
         _ => Err(control.sign_ins.failed(pair)),
     }
 }
 
-pub async fn sign_out(State(control): State<Arc<Control>>, user: AccountUser) -> Result<StatusCode, Problem> {
+fn answer(token: &Token, signed_in: SignedIn, cookie: bool) -> Response {
+    if !cookie {
+        let token = Some(token.expose().to_owned());
+        return (StatusCode::CREATED, Json(SignedIn { token, ..signed_in })).into_response();
+    }
+    let csrf_token = Some(cookie::csrf_token(token.expose()));
+    let mut response = (StatusCode::CREATED, Json(SignedIn { csrf_token, ..signed_in })).into_response();
+    cookie::set(&mut response, token);
+    response
+}
+
+pub async fn sign_out(State(control): State<Arc<Control>>, user: AccountUser) -> Result<Response, Problem> {
     control.store.close_session(user.session.token, user.actor(), clock::wall()).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if user.by == Carrier::Cookie {
+        cookie::clear(&mut response);
+    }
+    Ok(response)
 }
 
 impl SignInThrottle {
@@ -99,7 +137,7 @@ impl SignInThrottle {
 }
 
 impl Control {
-    async fn open_session(&self, user: UserRecord, source: Source) -> Result<SignedIn, Problem> {
+    async fn open_session(&self, user: UserRecord, source: Source) -> Result<(Token, SignedIn), Problem> {
         let (token, now) = (Token::random(SESSION)?, clock::wall());
         let UserRecord { user_id, account_id, role, .. } = user;
         let session = SessionRecord {
@@ -110,12 +148,25 @@ impl Control {
             role,
             created_at: now,
             last_seen: now,
-            expires_at: now.plus(LASTS),
+            expires_at: now.plus(IDLE),
         };
-        let expires_at = session.expires_at.to_string();
+        let expires_at = now.plus(LASTS).to_string();
         let kind = if role == Role::Root { ActorKind::Root } else { ActorKind::Member };
         let actor = Actor { kind, id: user_id.to_string(), from: source.0 };
         self.store.open_session(session, actor, now).await?;
-        Ok(SignedIn { token: token.expose().to_owned(), expires_at, role, account_id })
+        let idle_s = IDLE.as_secs();
+        Ok((token, SignedIn { token: None, csrf_token: None, expires_at, idle_s, role, account_id }))
+    }
+
+    /// Moves the end of an idle session on, up to its absolute end.
+    pub(super) async fn keep_alive(&self, session: &SessionRecord, now: WallTime) {
+        if now.since(session.last_seen) < TOUCH_AFTER {
+            return;
+        }
+        let expires_at = now.plus(IDLE).min(session.created_at.plus(LASTS));
+        // The request itself need not fail for it: the next one tries again.
+        if let Err(error) = self.store.touch_session(session.token, now, expires_at).await {
+            tracing::warn!(%error, "the use of a session could not be written down");
+        }
     }
 }

@@ -15,6 +15,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http_body::Frame;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::OperatorOnly;
@@ -23,7 +24,7 @@ use crate::clock;
 use crate::store::audit::AuditVerdict;
 use crate::store::upkeep::StoreStatus;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum AuditAnswer {
     Whole {
@@ -50,10 +51,7 @@ pub async fn status(State(control): State<Arc<Control>>, _: OperatorOnly) -> Res
 }
 
 /// Reads the whole chain, and holds it against what the journal remembers of it.
-pub async fn verify_audit(
-    State(control): State<Arc<Control>>,
-    _: OperatorOnly,
-) -> Result<Json<AuditAnswer>, Problem> {
+pub async fn verify_audit(State(control): State<Arc<Control>>, _: OperatorOnly) -> Result<Json<AuditAnswer>, Problem> {
     Ok(Json(control.store.verify_audit().await?.into()))
 }
 

@@ -163,7 +163,8 @@ impl Gateway {
         // The key, its account and the cluster, under one lease.
         let admission = {
             let authority = route::authority(&parts)?;
-            let key = extract::presented(&parts)?;
+            let denied = |denial| self.verifier.denial(denial, from, crate::clock::boot());
+            let key = extract::presented(&parts).map_err(denied)?;
             let to = match &authority {
                 Authority::Name(name) => Destination::Host(name),
                 Authority::Machine(_) => Destination::Default,

@@ -10,6 +10,7 @@ use crate::auth::{Verdict, Verified, glance};
 use crate::clock;
 use crate::feed::Feed;
 use crate::key::{Digest, Digester, PresentedKey};
+use crate::limits::FailedAuth;
 use crate::principal::Cluster;
 use crate::time::{BootTime, WallTime};
 use crate::verdict::Denial;
@@ -21,6 +22,7 @@ pub struct Verifier {
     pub lease: Arc<Lease>,
     pub loader: Loader,
     pub feed: Arc<Feed>,
+    pub failed_auth: FailedAuth,
     /// The cluster for authorities that are an IP literal or `localhost`.
     pub default_cluster: Option<String>,
 }
@@ -65,13 +67,13 @@ impl Verifier {
     /// The fast path: no waiting, no allocation, one look at the clock. While the pepper is rotated, a key that is unknown under
     /// the present one is looked for under the one before; a deleted key is known, and denied, under either.
     pub async fn verify(&self, key: PresentedKey<'_>, to: Destination<'_>, from: IpAddr) -> Result<Admission, Denial> {
-        match self.verify_digest(self.digester.digest(key), to, from).await {
-            Err(NotAdmitted::Unknown) => match self.digester.previous_digest(key) {
-                Some(digest) => Ok(self.verify_digest(digest, to, from).await?),
-                None => Err(Denial::NotValid),
-            },
-            admitted => Ok(admitted?),
+        let mut admitted = self.verify_digest(self.digester.digest(key), to, from).await;
+        if matches!(admitted, Err(NotAdmitted::Unknown))
+            && let Some(digest) = self.digester.previous_digest(key)
+        {
+            admitted = self.verify_digest(digest, to, from).await;
         }
+        admitted.map_err(|why| self.denial(why.into(), from, clock::boot()))
     }
 
     async fn verify_digest(&self, digest: Digest, to: Destination<'_>, from: IpAddr) -> Result<Admission, NotAdmitted> {
@@ -79,17 +81,26 @@ impl Verifier {
             let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));
             let at = clock::boot();
             let wall = clock::wall_at(at);
+            let is_missing = seen.is_missing();
             match seen.verdict(at, wall, from) {
                 Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
                 Verdict::Deny(denial) => return Err(NotAdmitted::Denied(denial)),
                 Verdict::Unknown => return Err(NotAdmitted::Unknown),
                 Verdict::Unsure if attempt == 0 => {
+                    if is_missing {
+                        self.failed_auth.check_load(from, at)?;
+                    }
                     self.ask(digest, at).await?;
                 }
                 Verdict::Unsure => {}
             }
         }
         Err(NotAdmitted::Denied(Denial::CannotVerify))
+    }
+
+    /// What a denial becomes for an address that shows too many bad keys.
+    pub fn denial(&self, denial: Denial, from: IpAddr, now: BootTime) -> Denial {
+        if denial == Denial::NotValid { self.failed_auth.denial(from, now) } else { denial }
     }
 
     /// Without a lease a renewal first. Where the last one failed no call waits for another: the feed tries on its own.

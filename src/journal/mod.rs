@@ -85,7 +85,10 @@ impl Journal {
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.serve(jobs));
         let thread = thread.map_err(JournalError::io(path))?;
         let first_intent = tail.first_intent;
-        Ok((Self { path: path.to_owned(), names, first_intent, queue: Some(queue), thread: Some(thread), standing }, history))
+        Ok((
+            Self { path: path.to_owned(), names, first_intent, queue: Some(queue), thread: Some(thread), standing },
+            history,
+        ))
     }
 
     pub fn id(&self) -> JournalId {
@@ -141,7 +144,10 @@ impl Journal {
         Ok(())
     }
 
-    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, JournalError>>) -> Job) -> Result<T, JournalError> {
+    async fn ask<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, JournalError>>) -> Job,
+    ) -> Result<T, JournalError> {
         let (done, answer) = oneshot::channel();
         self.send(job(done)).await?;
         answer.await.map_err(|_| stopped())?

@@ -200,10 +200,12 @@ async fn changes_that_come_at_once_get_numbers_of_their_own_and_share_the_disk()
 async fn segments_go_only_after_two_verified_backups_and_numbers_go_on() {
     let folder = tempfile::tempdir().unwrap();
     // Names of a megabyte each fill segments quickly.
-    let large = || Action::CreateAccount(match new_account(1) {
-        Action::CreateAccount(new) => NewAccount { name: Some("x".repeat(3 << 20)), ..new },
-        _ => unreachable!("it is an account"),
-    });
+    let large = || {
+        Action::CreateAccount(match new_account(1) {
+            Action::CreateAccount(new) => NewAccount { name: Some("x".repeat(3 << 20)), ..new },
+            _ => unreachable!("it is an account"),
+        })
+    };
     let (journal, _) = open(folder.path()).unwrap();
     let id = journal.id();
     let settled = |settled: u64| VerifiedBackup { journal_id: id, settled, taken_at: WallTime(settled) };
@@ -256,7 +258,9 @@ async fn what_is_open_is_made_at_the_start_once_however_often_it_is_tried() {
     intend(&journal, new_account(1)).await;
     // The same address again: refused, also at the start.
     let twice = Action::CreateAccount(match new_account(2) {
-        Action::CreateAccount(new) => NewAccount { root: NewUser { email: "canary-1@example.com".into(), ..new.root }, ..new },
+        Action::CreateAccount(new) => {
+            NewAccount { root: NewUser { email: "canary-1@example.com".into(), ..new.root }, ..new }
+        }
         _ => unreachable!("it is an account"),
     });
     intend(&journal, twice).await;

@@ -86,7 +86,18 @@ impl Writer {
         file.set_len(head.length).and_then(|()| file.sync_all()).map_err(JournalError::io(&path))?;
         folder.make_head(head)?;
         let head_file = folder.open_head()?;
-        Ok(Self { folder, names, framing, file, head_file, head, written: head.length, last: head.last, standing, broken: None })
+        Ok(Self {
+            folder,
+            names,
+            framing,
+            file,
+            head_file,
+            head,
+            written: head.length,
+            last: head.last,
+            standing,
+            broken: None,
+        })
     }
 
     pub fn serve(mut self, mut jobs: mpsc::Receiver<Job>) {

@@ -99,7 +99,8 @@ impl Counts {
     }
 }
 
-fn network_of(address: IpAddr) -> IpAddr {
+/// What counts as one address.
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     const NETWORK: u128 = !(u64::MAX as u128);
     match address {
         IpAddr::V4(_) => address,

@@ -1,7 +1,11 @@
-//! Limits: calls per account, connections per address. What is taken is given back on drop.
+//! Limits: calls per account, connections per address, failures per whoever failed. What is taken is given back on drop.
 
 pub mod account;
 pub mod connection;
+pub mod failed_auth;
+pub mod failure;
 
 pub use account::{AccountLimits, Limits, Permit};
 pub use connection::{ConnectionCaps, ConnectionPermit, Full};
+pub use failed_auth::FailedAuth;
+pub use failure::FailureThrottle;

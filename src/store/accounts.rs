@@ -55,6 +55,11 @@ pub enum Refusal {
     DigestTaken { index: usize },
     #[error("the id is in use")]
     IdTaken,
+    #[error("the account has {max} members already")]
+    MemberLimitReached { max: usize },
+    /// Not one of the user's, or used before.
+    #[error("the recovery code is not valid")]
+    RecoveryCodeInvalid,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -175,11 +180,19 @@ pub enum DeleteBy {
 #[derive(Clone, Debug)]
 pub struct StepUp {
     pub account_id: AccountId,
-    /// The 30-second step the code belongs to; must be later than the last one the account used.
-    pub step: u64,
+    pub proof: Proof,
     pub grant: Grant,
     /// The new token of a cookie session; a Bearer token never changes.
     pub rotate: Option<TokenHash>,
+}
+
+/// What was shown for a step-up. Either is used up by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A code of the 30-second step, which must be later than the last one the account used.
+    Step(u64),
+    /// A recovery code of the session's user.
+    Recovery(TokenHash),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,6 +315,8 @@ pub trait AccountStore: Send + Sync {
         which: Keys,
         page: Page<KeyId>,
     ) -> Result<Vec<KeyRecord>, StoreError>;
+    /// Marks at most `most` keys whose time has come as expired, each with its log entry, and gives their ids.
+    async fn expire_keys(&self, most: usize, now: WallTime) -> Result<Vec<KeyId>, StoreError>;
     /// Refused: `NotFound` (account).
     async fn key_slots(&self, account_id: AccountId, limits: KeyLimits, now: WallTime) -> Answer<KeySlots>;
 
@@ -313,7 +328,8 @@ pub trait AccountStore: Send + Sync {
     async fn touch_session(&self, token: TokenHash, now: WallTime, expires_at: WallTime) -> Result<(), StoreError>;
     /// Its grants go with it. Closing what is not there changes nothing.
     async fn close_session(&self, token: TokenHash, actor: Actor, now: WallTime) -> Answer<()>;
-    /// One step: the code is used up, the grant is there. Refused: `CodeReplayed`, `NotFound` (account or session).
+    /// One step: the code is used up, the grant is there. Refused: `CodeReplayed`, `RecoveryCodeInvalid`, `NotFound` (account or
+    /// session).
     async fn step_up(&self, step_up: StepUp, actor: Actor, now: WallTime) -> Answer<()>;
     /// Uses up a grant whose action has no step of its own here. Refused: `GrantInvalid`.
     async fn use_grant(

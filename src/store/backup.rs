@@ -63,7 +63,10 @@ pub struct BackupWriter<W> {
 pub enum Record {
     /// The rows that follow belong to another table: [`BackupReader::table`].
     Table,
-    Row { key: Vec<u8>, value: Vec<u8> },
+    Row {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
 }
 
 /// Reads a backup. What it gives may be used only once [`BackupReader::next`] has come to the good end.

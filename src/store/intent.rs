@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::accounts::{
     AccountPatch, AccountStore, Answer, Changed, ClusterPatch, DeleteBy, KeyLimits, KeyPatch, NewAccount, NewCluster,
-    NewKey,
+    NewKey, NewUser,
 };
 use super::audit::{Actor, AuditVerdict, ChainHash};
-use super::records::{AccountRecord, ClusterRecord, KeyRecord};
-use crate::principal::{AccountId, ClusterId, JournalId, KeyId};
+use super::records::{AccountRecord, ClusterRecord, KeyRecord, PasswordHash, Sealed, TokenHash, UserRecord};
+use super::users::{Oneself, Reset, UserStore};
+use crate::principal::{AccountId, ClusterId, JournalId, KeyId, UserId};
 use crate::time::WallTime;
 
 /// Every change that a control plane acknowledges, with all that is needed to make it again.
@@ -26,6 +27,12 @@ pub enum Action {
     ImportKeys { account_id: AccountId, new: Vec<NewKey> },
     PatchKey { account_id: AccountId, key_id: KeyId, patch: KeyPatch },
     DeleteKey { account_id: AccountId, key_id: KeyId, by: DeleteBy },
+    CreateMember { account_id: AccountId, new: NewUser },
+    DeleteMember { account_id: AccountId, user_id: UserId },
+    SetPassword { by: Oneself, password: PasswordHash },
+    ConfirmTotp { by: Oneself, secret: Sealed, step: u64 },
+    SetRecoveryCodes { by: Oneself, codes: Vec<TokenHash> },
+    ResetRoot { account_id: AccountId, reset: Reset },
 }
 
 /// One change that somebody asked for, under the number by which the store knows whether it has made it.
@@ -72,6 +79,8 @@ pub enum Outcome {
     Cluster(Changed<ClusterRecord>),
     Key(Changed<KeyRecord>),
     Keys(Changed<Vec<KeyRecord>>),
+    User(UserRecord),
+    Nothing(()),
 }
 
 /// A change that the store has made.
@@ -84,7 +93,7 @@ pub struct Submitted {
 
 /// What a journal asks of the store it stands before.
 #[async_trait]
-pub trait Submit: AccountStore {
+pub trait Submit: AccountStore + UserStore {
     /// Makes the change together with a note of its number, in one step; or finds the note.
     async fn submit(&self, journal: JournalId, intent: Intent, rules: Rules) -> Answer<Submitted>;
     /// The journal whose changes this store takes; absent until one is attached.
@@ -126,12 +135,14 @@ taken_from_outcome! {
     Cluster(Changed<ClusterRecord>);
     Key(Changed<KeyRecord>);
     Keys(Changed<Vec<KeyRecord>>);
+    User(UserRecord);
+    Nothing(());
 }
 
 impl Action {
     /// A deletion is final and safe to make again; anything else that nobody was answered is judged by the rules.
     pub fn is_deletion(&self) -> bool {
-        matches!(self, Self::DeleteKey { .. } | Self::DeleteCluster { .. })
+        matches!(self, Self::DeleteKey { .. } | Self::DeleteCluster { .. } | Self::DeleteMember { .. })
     }
 
     /// What it is called in the audit log.
@@ -146,6 +157,12 @@ impl Action {
             Self::ImportKeys { .. } => "key.import",
             Self::PatchKey { .. } => "key.patch",
             Self::DeleteKey { .. } => "key.delete",
+            Self::CreateMember { .. } => "member.create",
+            Self::DeleteMember { .. } => "member.delete",
+            Self::SetPassword { .. } => "password.change",
+            Self::ConfirmTotp { .. } => "totp.replace",
+            Self::SetRecoveryCodes { .. } => "recovery_codes.replace",
+            Self::ResetRoot { .. } => "account.reset",
         }
     }
 }

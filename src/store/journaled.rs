@@ -1,6 +1,6 @@
 //! A store behind a journal: each change is written down, then made, then settled. Everything else goes straight through.
 //!
-//! Not in the journal: sessions, step-ups and grants. They live for hours at most, and after a restore everybody signs in anew.
+//! Not in the journal: sessions, step-ups and grants. They live for hours at most; after a restore everybody signs in anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,16 @@ use tokio::sync::{Semaphore, broadcast};
 
 use super::accounts::{
     AccountError, AccountPatch, AccountStore, Answer, Changed, ClusterPatch, DeleteBy, KeyLimits, KeyPatch, KeySlots,
-    Keys, NewAccount, NewCluster, NewKey, Page, StepUp,
+    Keys, NewAccount, NewCluster, NewKey, NewUser, Page, StepUp,
 };
 use super::audit::{Actor, AuditEntry, AuditQuery, AuditVerdict};
 use super::confirm::{Confirmation, GatewayState};
 use super::intent::{Action, Intent, Outcome, Rules, Submit, Submitted};
 use super::records::{
-    AccountRecord, ClusterRecord, GrantFor, KeyRecord, Sealed, SessionRecord, TokenHash, UserRecord,
+    AccountRecord, ClusterRecord, GrantFor, KeyRecord, PasswordHash, Sealed, SessionRecord, TokenHash, UserRecord,
 };
-use super::{
-    ClustersRead, FeedStore, Ledger, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal,
-};
+use super::users::{Oneself, Reset, UserStore};
+use super::{ClustersRead, FeedStore, Ledger, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal};
 use crate::fault;
 use crate::journal::{Journal, JournalError};
 use crate::key::Digest;
@@ -115,7 +114,8 @@ impl<S: Submit + 'static> Shared<S> {
                 fault::point("change.made");
                 self.journal.done(no, noted).await;
                 fault::point("change.settled");
-                outcome.ok_or_else(|| StoreError::Corrupt(format!("change {no} was made before it was asked for")).into())
+                outcome
+                    .ok_or_else(|| StoreError::Corrupt(format!("change {no} was made before it was asked for")).into())
             }
             Err(AccountError::Refused(refusal)) => {
                 fault::point("change.denied");
@@ -279,6 +279,11 @@ impl<S: Submit + 'static> AccountStore for Journaled<S> {
         self.store().list_keys(account_id, which, page).await
     }
 
+    async fn expire_keys(&self, most: usize, now: WallTime) -> Result<Vec<KeyId>, StoreError> {
+        // It follows from the expiry that was set, and happens again after a restore.
+        self.store().expire_keys(most, now).await
+    }
+
     async fn key_slots(&self, account_id: AccountId, limits: KeyLimits, now: WallTime) -> Answer<KeySlots> {
         self.store().key_slots(account_id, limits, now).await
     }
@@ -333,6 +338,58 @@ impl<S: Submit + 'static> AccountStore for Journaled<S> {
 
     async fn check_writable(&self) -> Result<(), StoreError> {
         self.store().check_writable().await
+    }
+}
+
+#[async_trait]
+impl<S: Submit + 'static> UserStore for Journaled<S> {
+    async fn create_member(
+        &self,
+        account_id: AccountId,
+        new: NewUser,
+        actor: Actor,
+        now: WallTime,
+    ) -> Answer<UserRecord> {
+        self.change(Action::CreateMember { account_id, new }, actor, now).await
+    }
+
+    async fn delete_member(&self, account_id: AccountId, user_id: UserId, actor: Actor, now: WallTime) -> Answer<()> {
+        self.change(Action::DeleteMember { account_id, user_id }, actor, now).await
+    }
+
+    async fn set_password(&self, by: Oneself, password: PasswordHash, actor: Actor, now: WallTime) -> Answer<()> {
+        self.change(Action::SetPassword { by, password }, actor, now).await
+    }
+
+    async fn begin_totp(
+        &self,
+        by: Oneself,
+        secret: Sealed,
+        expires_at: WallTime,
+        actor: Actor,
+        now: WallTime,
+    ) -> Answer<()> {
+        self.store().begin_totp(by, secret, expires_at, actor, now).await
+    }
+
+    async fn confirm_totp(&self, by: Oneself, secret: Sealed, step: u64, actor: Actor, now: WallTime) -> Answer<()> {
+        self.change(Action::ConfirmTotp { by, secret, step }, actor, now).await
+    }
+
+    async fn set_recovery_codes(&self, by: Oneself, codes: Vec<TokenHash>, actor: Actor, now: WallTime) -> Answer<()> {
+        self.change(Action::SetRecoveryCodes { by, codes }, actor, now).await
+    }
+
+    async fn reset_root(&self, account_id: AccountId, reset: Reset, actor: Actor, now: WallTime) -> Answer<()> {
+        self.change(Action::ResetRoot { account_id, reset }, actor, now).await
+    }
+
+    async fn sessions_of(&self, user_id: UserId, now: WallTime) -> Result<Vec<SessionRecord>, StoreError> {
+        self.store().sessions_of(user_id, now).await
+    }
+
+    async fn close_other_sessions(&self, by: Oneself, actor: Actor, now: WallTime) -> Answer<()> {
+        self.store().close_other_sessions(by, actor, now).await
     }
 }
 

@@ -12,6 +12,7 @@ pub mod journaled;
 pub mod records;
 pub mod rotation;
 pub mod upkeep;
+pub mod users;
 
 use std::time::Duration;
 
@@ -163,7 +164,7 @@ pub trait Ledger: Send + Sync {
 }
 
 /// A whole store. Each of its readers is given only the trait it needs.
-pub trait Store: FeedStore + Ledger + accounts::AccountStore {
+pub trait Store: FeedStore + Ledger + accounts::AccountStore + users::UserStore {
     fn store_id(&self) -> StoreId;
     /// The lease in force.
     fn lease(&self) -> Duration;

@@ -101,6 +101,20 @@ pub struct UserRecord {
     /// Root users have one.
     pub totp: Option<Sealed>,
     pub created_at: WallTime,
+    /// A new TOTP secret that is not confirmed by a code yet.
+    #[serde(default)]
+    pub pending_totp: Option<PendingTotp>,
+    /// Hashes of the recovery codes that are not used yet.
+    #[serde(default)]
+    pub recovery_codes: Vec<TokenHash>,
+}
+
+/// A TOTP secret on its way in: the session that asked for it has to show a code of it in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingTotp {
+    pub secret: Sealed,
+    pub session_id: SessionId,
+    pub expires_at: WallTime,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

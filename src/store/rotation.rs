@@ -21,7 +21,8 @@ pub struct Fingerprint(String);
 
 impl Fingerprint {
     pub fn of(secret: &Secret32) -> Self {
-        let hash = Sha256::new().chain_update(b"tollgate: fingerprint of a secret").chain_update(secret.expose_secret());
+        let hash =
+            Sha256::new().chain_update(b"tollgate: fingerprint of a secret").chain_update(secret.expose_secret());
         Self(HEXLOWER.encode(hash.finalize().get(..8).unwrap_or_default()))
     }
 }

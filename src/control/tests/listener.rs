@@ -22,7 +22,7 @@ fn start(router: Router, limits: ServeLimits) -> Served {
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async move { drop(stopped.await) };
-    let ended = tokio::spawn(serve(listener, router, limits, stopped));
+    let ended = tokio::spawn(serve(listener, None, router, limits, stopped));
     Served { address, stop, ended }
 }
 

@@ -7,7 +7,7 @@ use crate::key::Digest;
 use crate::principal::{AccountId, ClusterId, KeyId, SessionId, UserId};
 use crate::store::Store;
 use crate::store::accounts::{
-    AccountError, Answer, Changed, DeleteBy, KeyLimits, NewAccount, NewCluster, NewKey, NewUser, Refusal, StepUp,
+    AccountError, Answer, Changed, DeleteBy, KeyLimits, NewAccount, NewCluster, NewKey, NewUser, Proof, Refusal, StepUp,
 };
 use crate::store::audit::{Actor, ActorKind};
 use crate::store::records::{Grant, GrantFor, KeyRecord, PasswordHash, Role, Sealed, SessionRecord, TokenHash};
@@ -116,7 +116,7 @@ impl Scene {
             action,
             expires_at: WallTime(NOW.0 + 120_000),
         };
-        StepUp { account_id: self.account_id, step, grant, rotate: None }
+        StepUp { account_id: self.account_id, proof: Proof::Step(step), grant, rotate: None }
     }
 
     /// A grant that is good now.

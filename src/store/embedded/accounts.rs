@@ -34,13 +34,13 @@ pub fn create(tx: &mut Tx<'_>, new: &NewAccount, actor: &Actor, now: WallTime) -
 }
 
 /// The root user is the one with a TOTP secret.
-fn put_user(
+pub fn put_user(
     tx: &mut Tx<'_>,
     account_id: AccountId,
     new: &NewUser,
     totp: Option<&Sealed>,
     now: WallTime,
-) -> Result<(), StoreError> {
+) -> Result<UserRecord, StoreError> {
     let user = UserRecord {
         user_id: new.user_id,
         account_id,
@@ -49,10 +49,13 @@ fn put_user(
         password: new.password.clone(),
         totp: totp.cloned(),
         created_at: now,
+        pending_totp: None,
+        recovery_codes: Vec::new(),
     };
     tx.put(&USERS, &user.user_id, &user)?;
     tx.put(&USERS_BY_EMAIL, &user.email, &user.user_id)?;
-    tx.put(&USERS_BY_ACCOUNT, &(account_id, user.user_id), &user.user_id)
+    tx.put(&USERS_BY_ACCOUNT, &(account_id, user.user_id), &user.user_id)?;
+    Ok(user)
 }
 
 pub fn patch(
@@ -97,7 +100,7 @@ pub fn users(rows: &impl Rows, account_id: AccountId) -> Result<Vec<UserRecord>,
     ids.iter().map(|user_id| USERS.get_promised(rows, user_id)).collect()
 }
 
-fn folded(email: &str) -> String {
+pub fn folded(email: &str) -> String {
     email.trim().to_lowercase()
 }
 

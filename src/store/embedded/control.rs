@@ -160,6 +160,14 @@ impl AccountStore for Embedded {
         self.read_long(move |rows| keys::list(rows, account_id, which, page)).await
     }
 
+    async fn expire_keys(&self, most: usize, now: WallTime) -> Result<Vec<KeyId>, StoreError> {
+        // Nearly always nothing is due, and then nothing is written.
+        if keys::due(&self.snapshot()?, 1, now)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.writer.write(move |tx| keys::expire(tx, most, now)).await
+    }
+
     async fn key_slots(&self, account_id: AccountId, limits: KeyLimits, now: WallTime) -> Answer<KeySlots> {
         keys::slots(&self.snapshot()?, account_id, limits, now)
     }

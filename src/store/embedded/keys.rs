@@ -6,7 +6,7 @@ use super::clusters::owns_any;
 use super::rows::{Rows, Span};
 use super::sessions::{Shown, consume};
 use super::tables::{
-    ACCOUNTS, ACTIVE_COUNTS, DAILY_COUNTS, DELETED_KEYS, KEYS, KEYS_BY_DIGEST, LIVE_KEYS, SEALED_KEYS,
+    ACCOUNTS, ACTIVE_COUNTS, DAILY_COUNTS, DELETED_KEYS, EXPIRIES, KEYS, KEYS_BY_DIGEST, LIVE_KEYS, SEALED_KEYS,
 };
 use super::writer::Tx;
 use crate::key::Digest;
@@ -126,7 +126,7 @@ fn is_unknown(rows: &impl Rows, new: &NewKey, index: usize) -> Answer<()> {
 fn put_new(tx: &mut Tx<'_>, new: &NewKey, imported: bool, now: WallTime) -> Result<KeyRecord, StoreError> {
     let NewKey { key_id, account_id, .. } = *new;
     let record = KeyRecord {
-        credential: Credential { key_id, account_id, disabled: false, expires_at: None, version: 1 },
+        credential: Credential { key_id, account_id, disabled: false, expires_at: None, expired: false, version: 1 },
         digest: new.digest,
         name: new.name.clone(),
         masked: new.masked.clone(),
@@ -201,7 +201,10 @@ pub fn patch(
     let revision = if matters {
         let credential = &mut record.credential;
         credential.disabled = patch.disabled.unwrap_or(credential.disabled);
-        credential.expires_at = patch.expires_at.or(credential.expires_at);
+        if let Some(at) = patch.expires_at {
+            move_expiry(tx, key_id, credential.expires_at, Some(at))?;
+            (credential.expires_at, credential.expired) = (Some(at), false);
+        }
         credential.version += 1;
         Some(tx.log(put_change(&record))?)
     } else {
@@ -210,6 +213,33 @@ pub fn patch(
     tx.put(&KEYS, &key_id, &record)?;
     tx.audit(event("key.patch", &record, actor, now, Some(format!("{patch:?}"))))?;
     Ok(Changed { record, revision })
+}
+
+/// The index names a key only while its end is ahead.
+fn move_expiry(tx: &mut Tx<'_>, key_id: KeyId, from: Option<WallTime>, to: Option<WallTime>) -> Result<(), StoreError> {
+    if let Some(from) = from {
+        tx.remove(&EXPIRIES, &(from.0, key_id))?;
+    }
+    to.map_or(Ok(()), |to| tx.put(&EXPIRIES, &(to.0, key_id), &key_id))
+}
+
+/// The ids of keys whose time has come.
+pub fn due(rows: &impl Rows, most: usize, now: WallTime) -> Result<Vec<KeyId>, StoreError> {
+    EXPIRIES.list(rows, Span::all().before(&now.0.saturating_add(1)), most)
+}
+
+pub fn expire(tx: &mut Tx<'_>, most: usize, now: WallTime) -> Result<Vec<KeyId>, StoreError> {
+    let due = due(tx, most, now)?;
+    for key_id in &due {
+        let mut record = KEYS.get_promised(tx, key_id)?;
+        move_expiry(tx, *key_id, record.credential.expires_at, None)?;
+        record.credential.expired = true;
+        record.credential.version += 1;
+        tx.log(put_change(&record))?;
+        tx.put(&KEYS, key_id, &record)?;
+        tx.audit(event("key.expire", &record, &Actor::system(), now, None))?;
+    }
+    Ok(due)
 }
 
 /// On whose word a key is deleted, and whether that word is still to be judged.
@@ -249,6 +279,7 @@ pub fn delete(
     tx.put(&KEYS, &key_id, &record)?;
     tx.remove(&SEALED_KEYS, &key_id)?;
     tx.remove(&LIVE_KEYS, &place(&record))?;
+    move_expiry(tx, key_id, record.credential.expires_at, None)?;
     tx.put(&DELETED_KEYS, &place(&record), &key_id)?;
     if !record.imported {
         change_active(tx, account_id, |active| active.saturating_sub(1))?;

@@ -15,6 +15,7 @@ mod sessions;
 mod submit;
 mod tables;
 mod upkeep;
+mod users;
 mod writer;
 
 use std::fs::{File, OpenOptions};

@@ -56,11 +56,7 @@ impl Rotation for Embedded {
     }
 }
 
-fn sealed_keys(
-    rows: &impl Rows,
-    after: Option<KeyId>,
-    limit: usize,
-) -> Result<Vec<(KeyRecord, Sealed)>, StoreError> {
+fn sealed_keys(rows: &impl Rows, after: Option<KeyId>, limit: usize) -> Result<Vec<(KeyRecord, Sealed)>, StoreError> {
     let span = after.map_or_else(Span::all, |after| Span::all().after(&after));
     let mut found = Vec::new();
     KEYS.scan(rows, span, |_, record| {
@@ -72,11 +68,7 @@ fn sealed_keys(
     Ok(found)
 }
 
-fn users_with_totp(
-    rows: &impl Rows,
-    after: Option<UserId>,
-    limit: usize,
-) -> Result<Vec<UserRecord>, StoreError> {
+fn users_with_totp(rows: &impl Rows, after: Option<UserId>, limit: usize) -> Result<Vec<UserRecord>, StoreError> {
     let span = after.map_or_else(Span::all, |after| Span::all().after(&after));
     let mut found = Vec::new();
     USERS.scan(rows, span, |_, user| {

@@ -3,9 +3,9 @@
 use super::rows::{Rows, Span};
 use super::tables::{ACCOUNTS, SESSIONS, SESSIONS_BY_ID, SESSIONS_BY_USER, STEP_UPS, USERS};
 use super::writer::Tx;
-use crate::principal::{AccountId, SessionId};
+use crate::principal::{AccountId, SessionId, UserId};
 use crate::store::StoreError;
-use crate::store::accounts::{Answer, Refusal, StepUp};
+use crate::store::accounts::{Answer, Proof, Refusal, StepUp};
 use crate::store::audit::{Actor, AuditEvent};
 use crate::store::records::{GrantFor, SessionRecord, TokenHash};
 use crate::time::WallTime;
@@ -26,8 +26,7 @@ pub fn open(tx: &mut Tx<'_>, session: &SessionRecord, actor: &Actor, now: WallTi
 }
 
 fn make_room(tx: &mut Tx<'_>, coming: &SessionRecord, now: WallTime) -> Result<(), StoreError> {
-    let tokens = SESSIONS_BY_USER.list(tx, Span::prefix(&coming.user_id), usize::MAX)?;
-    let sessions = tokens.iter().map(|token| SESSIONS.get_promised(tx, token)).collect::<Result<Vec<_>, _>>()?;
+    let sessions = of_user(tx, coming.user_id)?;
     let (mut live, expired): (Vec<_>, Vec<_>) = sessions.into_iter().partition(|session| session.expires_at > now);
     live.sort_by_key(|session| session.last_seen);
     let surplus = (live.len() + 1).saturating_sub(SESSIONS_PER_USER);
@@ -54,6 +53,18 @@ pub fn close(tx: &mut Tx<'_>, token: TokenHash, actor: &Actor, now: WallTime) ->
     Ok(())
 }
 
+/// All sessions of a user, also expired ones.
+pub fn of_user(rows: &impl Rows, user_id: UserId) -> Result<Vec<SessionRecord>, StoreError> {
+    let tokens = SESSIONS_BY_USER.list(rows, Span::prefix(&user_id), usize::MAX)?;
+    tokens.iter().map(|token| SESSIONS.get_promised(rows, token)).collect()
+}
+
+/// Ends every session of a user but the one to keep.
+pub fn close_all(tx: &mut Tx<'_>, user_id: UserId, keep: Option<SessionId>) -> Result<(), StoreError> {
+    let sessions = of_user(tx, user_id)?;
+    sessions.iter().filter(|session| Some(session.session_id) != keep).try_for_each(|session| remove(tx, session))
+}
+
 fn put(tx: &mut Tx<'_>, session: &SessionRecord) -> Result<(), StoreError> {
     tx.put(&SESSIONS, &session.token, session)?;
     tx.put(&SESSIONS_BY_ID, &session.session_id, &session.token)?;
@@ -74,15 +85,20 @@ fn remove(tx: &mut Tx<'_>, session: &SessionRecord) -> Result<(), StoreError> {
 
 /// Uses the code up and keeps the grant. Codes only go forward, whoever of the account used them.
 pub fn step_up(tx: &mut Tx<'_>, step_up: &StepUp, actor: &Actor, now: WallTime) -> Answer<()> {
-    let StepUp { account_id, step, grant, rotate } = step_up;
+    let StepUp { account_id, proof, grant, rotate } = step_up;
     ACCOUNTS.get(tx, account_id)?.ok_or(Refusal::NotFound)?;
     let token = SESSIONS_BY_ID.get(tx, &grant.session_id)?.ok_or(Refusal::NotFound)?;
     let session = find(tx, token, now)?.filter(|session| session.account_id == *account_id).ok_or(Refusal::NotFound)?;
     let mut step_ups = STEP_UPS.get(tx, account_id)?.unwrap_or_default();
-    if let Some(last) = step_ups.last_step.filter(|last| step <= last) {
-        return Err(Refusal::CodeReplayed { next_step: last + 1 }.into());
+    match *proof {
+        Proof::Step(step) => {
+            if let Some(last) = step_ups.last_step.filter(|last| step <= *last) {
+                return Err(Refusal::CodeReplayed { next_step: last + 1 }.into());
+            }
+            step_ups.last_step = Some(step);
+        }
+        Proof::Recovery(code) => use_recovery_code(tx, session.user_id, code)?,
     }
-    step_ups.last_step = Some(*step);
     step_ups.grants.retain(|kept| kept.expires_at > now);
     step_ups.grants.push(*grant);
     tx.put(&STEP_UPS, account_id, &step_ups)?;
@@ -90,13 +106,27 @@ pub fn step_up(tx: &mut Tx<'_>, step_up: &StepUp, actor: &Actor, now: WallTime) 
         tx.remove(&SESSIONS, &session.token)?;
         put(tx, &SessionRecord { token: *token, ..session.clone() })?;
     }
+    let by_recovery = if matches!(proof, Proof::Recovery(_)) { " by recovery code" } else { "" };
     let detail = match grant.action {
         GrantFor::View(key_id) => format!("view {key_id}"),
         GrantFor::Delete(key_id) => format!("delete {key_id}"),
         GrantFor::Account => "account".to_owned(),
     };
-    tx.audit(AuditEvent { detail: Some(detail), ..event("session.step_up", &session, actor, now) })?;
+    tx.audit(AuditEvent {
+        detail: Some(format!("{detail}{by_recovery}")),
+        ..event("session.step_up", &session, actor, now)
+    })?;
     Ok(())
+}
+
+fn use_recovery_code(tx: &mut Tx<'_>, user_id: UserId, code: TokenHash) -> Answer<()> {
+    let mut user = USERS.get(tx, &user_id)?.ok_or(Refusal::NotFound)?;
+    let before = user.recovery_codes.len();
+    user.recovery_codes.retain(|kept| *kept != code);
+    if user.recovery_codes.len() == before {
+        return Err(Refusal::RecoveryCodeInvalid.into());
+    }
+    Ok(tx.put(&USERS, &user_id, &user)?)
 }
 
 /// What a grant is shown for.

@@ -7,7 +7,7 @@ use super::tables::{
     AUDIT_HEAD, COMMITS, INTENTS, JOURNAL, JournalLink, META_AUDIT, META_JOURNAL, META_NUMBERS, ROW_NO,
 };
 use super::writer::Tx;
-use super::{Embedded, accounts, audit, clusters, keys};
+use super::{Embedded, accounts, audit, clusters, keys, users};
 use crate::principal::JournalId;
 use crate::store::StoreError;
 use crate::store::accounts::{Answer, Changed};
@@ -88,20 +88,42 @@ fn make(tx: &mut Tx<'_>, intent: &Intent, rules: Rules) -> Answer<Outcome> {
             Outcome::Cluster(clusters::patch(tx, *cluster_id, patch, actor, now)?)
         }
         Action::DeleteCluster { cluster_id } => Outcome::Cluster(clusters::delete(tx, *cluster_id, actor, now)?),
-        Action::CreateKey { new, limits } => Outcome::Key(match rules {
-            Rules::Enforced => keys::create(tx, new, *limits, actor, now)?,
-            Rules::Waived { .. } => keys::create_again(tx, new, *limits, actor, now)?,
-        }),
+        Action::CreateKey { .. } | Action::ImportKeys { .. } | Action::PatchKey { .. } | Action::DeleteKey { .. } => {
+            return make_to_keys(tx, intent, rules);
+        }
+        Action::CreateMember { account_id, new } => Outcome::User(users::create(tx, *account_id, new, actor, now)?),
+        Action::DeleteMember { account_id, user_id } => {
+            Outcome::Nothing(users::delete(tx, *account_id, *user_id, actor, now)?)
+        }
+        Action::SetPassword { by, password } => {
+            Outcome::Nothing(users::set_password(tx, *by, password, rules, actor, now)?)
+        }
+        Action::ConfirmTotp { by, secret, step } => {
+            Outcome::Nothing(users::confirm_totp(tx, *by, (secret, *step), rules, actor, now)?)
+        }
+        Action::SetRecoveryCodes { by, codes } => {
+            Outcome::Nothing(users::set_recovery_codes(tx, *by, codes, rules, actor, now)?)
+        }
+        Action::ResetRoot { account_id, reset } => {
+            Outcome::Nothing(users::reset_root(tx, *account_id, reset, actor, now)?)
+        }
+    })
+}
+
+fn make_to_keys(tx: &mut Tx<'_>, intent: &Intent, rules: Rules) -> Answer<Outcome> {
+    let Intent { action, actor, now, .. } = intent;
+    let (now, enforced) = (*now, rules == Rules::Enforced);
+    Ok(match action {
+        Action::CreateKey { new, limits } if enforced => Outcome::Key(keys::create(tx, new, *limits, actor, now)?),
+        Action::CreateKey { new, limits } => Outcome::Key(keys::create_again(tx, new, *limits, actor, now)?),
         Action::ImportKeys { account_id, new } => Outcome::Keys(keys::import(tx, *account_id, new, actor, now)?),
         Action::PatchKey { account_id, key_id, patch } => {
             Outcome::Key(keys::patch(tx, (*account_id, *key_id), patch, actor, now)?)
         }
         Action::DeleteKey { account_id, key_id, by } => {
-            let word = match rules {
-                Rules::Enforced => keys::Word::Judged(by),
-                Rules::Waived { .. } => keys::Word::Good(by),
-            };
+            let word = if enforced { keys::Word::Judged(by) } else { keys::Word::Good(by) };
             Outcome::Key(keys::delete(tx, (*account_id, *key_id), word, actor, now)?)
         }
+        other => return Err(StoreError::Corrupt(format!("{} is not a change of keys", other.name())).into()),
     })
 }

@@ -10,10 +10,10 @@ use crate::principal::{AccountId, ClusterId, Epoch, ID_BYTES, JournalId, KeyId, 
 use crate::store::LogEntry;
 use crate::store::audit::AuditEntry;
 use crate::store::intent::{AuditHead, Noted};
-use crate::store::rotation::SecretsMark;
 use crate::store::records::{
     AccountRecord, ClusterRecord, Grant, KeyRecord, Sealed, SessionRecord, TokenHash, UserRecord,
 };
+use crate::store::rotation::SecretsMark;
 
 /// Raised whenever a file of an older version cannot be read as it is.
 pub const SCHEMA_VERSION: u64 = 1;
@@ -76,6 +76,8 @@ pub const SEALED_KEYS: Table<KeyId, Sealed> = Table::new("sealed_keys");
 pub type KeyIndex = Table<(AccountId, u64, KeyId), KeyId>;
 pub const LIVE_KEYS: KeyIndex = Table::new("live_keys");
 pub const DELETED_KEYS: KeyIndex = Table::new("deleted_keys");
+/// (expires at, key): keys that will expire.
+pub const EXPIRIES: Table<(u64, KeyId), KeyId> = Table::new("expiries");
 /// Keys that hold a slot.
 pub const ACTIVE_COUNTS: Table<AccountId, u64> = Table::new("active_counts");
 /// (account, day since 1970 in the configured offset).
@@ -98,7 +100,7 @@ pub const LEDGER: Table<[u8], Counters> = Table::new("ledger");
 pub const FLUSHES: Table<[u8], FlushMark> = Table::new("flushes");
 
 /// Every table by its name: all are made at set-up, so that a snapshot never misses one.
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 25] = [
     "meta",
     ACCOUNTS.name,
     USERS.name,
@@ -112,6 +114,7 @@ pub const NAMES: [&str; 24] = [
     SEALED_KEYS.name,
     LIVE_KEYS.name,
     DELETED_KEYS.name,
+    EXPIRIES.name,
     ACTIVE_COUNTS.name,
     DAILY_COUNTS.name,
     SESSIONS.name,

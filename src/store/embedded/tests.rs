@@ -219,7 +219,8 @@ async fn a_change_that_fails_half_way_leaves_nothing_and_its_neighbours_are_made
                 .writer
                 .write(move |tx| {
                     let by = crate::store::accounts::DeleteBy::Operator { reason: String::new() };
-                    let changed = super::keys::delete(tx, (account_id, key_id), super::keys::Word::Judged(&by), &actor(), NOW)?;
+                    let changed =
+                        super::keys::delete(tx, (account_id, key_id), super::keys::Word::Judged(&by), &actor(), NOW)?;
                     if number % 4 == 0 {
                         return Err(AccountError::Refused(Refusal::NotFound));
                     }
