@@ -1,8 +1,10 @@
 //! The composition root: builds the parts of a node, runs them, drains them, and flushes what is left.
 
 pub mod keeping;
+pub mod restore;
 mod server;
-mod tls;
+pub mod tls;
+pub mod upkeep;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

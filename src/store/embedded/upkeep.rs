@@ -4,9 +4,11 @@ use std::io::Write;
 
 use async_trait::async_trait;
 
-use super::tables::{IDENTITY, Identity, META_IDENTITY, META_NUMBERS, META_SECRETS, SCHEMA, SECRETS};
+use super::tables::{IDENTITY, Identity, JOURNAL, JournalLink, META_IDENTITY, META_JOURNAL, META_NUMBERS, META_SECRETS, SCHEMA, SECRETS};
 use super::{Embedded, feed};
+use crate::principal::JournalId;
 use crate::store::StoreError;
+use crate::store::audit::AuditEvent;
 use crate::store::backup::{BackupError, BackupHeader, SettledJournal};
 use crate::store::journaled::Journaled;
 use crate::store::upkeep::{JournalStatus, StoreStatus, Upkeep};
@@ -19,6 +21,23 @@ impl Embedded {
         let (schema, revision) = (META_NUMBERS.get_promised(&rows, SCHEMA)?, feed::revision(&rows)?);
         let secrets = META_SECRETS.get(&rows, SECRETS)?;
         Ok(StoreStatus { store_id, epoch, schema, revision, secrets, journal: None })
+    }
+}
+
+impl Embedded {
+    /// The journal whose changes the store takes from now on; with none, the next start begins one.
+    pub async fn link_journal(&self, journal: Option<JournalId>) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| match journal {
+                Some(journal_id) => tx.put(&META_JOURNAL, JOURNAL, &JournalLink { journal_id }),
+                None => tx.remove(&META_JOURNAL, JOURNAL),
+            })
+            .await
+    }
+
+    /// Writes down what an operator did to the store itself.
+    pub async fn record(&self, event: AuditEvent) -> Result<(), StoreError> {
+        self.writer.write(move |tx| tx.audit(event.clone())).await
     }
 }
 
