@@ -145,7 +145,7 @@ impl Node {
 
     /// Runs until `stop` or a signal; returns once nothing is in flight any more and all usage is in the ledger.
     pub fn run(self, stop: Stop) -> Result<(), AppError> {
-        let Self { config, keeping, data_plane, control, health, draining } = self;
+        let Self { config, keeping, mut data_plane, control, health, draining } = self;
         let ledger: Arc<dyn Ledger> = Arc::clone(&keeping.store) as Arc<dyn Ledger>;
         let renewing = keeping.renew_secrets()?;
         let metering = data_plane
@@ -160,7 +160,7 @@ impl Node {
         }
         let mut patience = Duration::ZERO;
         let mut gateway = None;
-        if let (Some(plane), Some(of)) = (&data_plane, &config.gateway) {
+        if let (Some(plane), Some(of)) = (&mut data_plane, &config.gateway) {
             plane.listeners.iter().for_each(|listener| announce("gateway", listener));
             for worker in plane.workers(of.threads, &drain)? {
                 services.worker(worker);
@@ -239,11 +239,13 @@ impl DataPlane {
         vec![lease, slab]
     }
 
-    /// One for each thread, all accepting from the same sockets.
-    fn workers(&self, threads: usize, drain: &Drain) -> Result<Vec<Worker>, AppError> {
+    /// One for each thread, all accepting from the same sockets. The sockets are theirs then: they close when the last
+    /// worker lets go of them.
+    fn workers(&mut self, threads: usize, drain: &Drain) -> Result<Vec<Worker>, AppError> {
+        let shared = std::mem::take(&mut self.listeners);
         (0..threads.max(1))
             .map(|number| {
-                let listeners = self.listeners.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
+                let listeners = shared.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
                 let listeners = listeners.map_err(AppError::Thread)?;
                 let (name, gateway, drain) = (format!("gateway-{number}"), Arc::clone(&self.gateway), drain.clone());
                 Ok(Worker { name, gateway, listeners, drain })
@@ -278,9 +280,9 @@ impl Metering {
         let run = move || {
             runtime.block_on(async move {
                 let recovering = tokio::spawn(recovery.run(ledger, RECOVER_EVERY, stopped.clone(), count_recovered));
-                let mut flusher = flusher.run(every, stopped, count_flush).await;
+                let flusher = flusher.run(every, stopped, count_flush).await;
                 let _ = recovering.await;
-                flusher.flush_once(clock::wall()).await.map(drop)
+                flusher.retire(clock::wall()).await.map(drop)
             })
         };
         let thread = std::thread::Builder::new().name("meter".into()).spawn(run).map_err(AppError::Thread)?;

@@ -17,8 +17,9 @@ use crate::telemetry::metrics::{LoadResult, Metrics};
 const AT_ONCE: usize = 64;
 /// Loads under way or waiting; above it a call is told that its key cannot be verified now.
 const WAITING_MOST: usize = 4096;
-/// A fill that the log overtook is repeated this often.
-const TRIES: usize = 8;
+/// A fill that the log overtook is repeated this often. While many keys are deleted that happens to every other one, so what
+/// ends a load is rather its time.
+const TRIES: usize = 256;
 /// How long a call waits for a load.
 const PATIENCE: Duration = Duration::from_secs(2);
 

@@ -113,13 +113,9 @@ async fn accept(gateway: Arc<Gateway>, listener: TcpListener, drain: Drain) {
     // Counted like a connection, so that the drain waits until nobody can come in any more.
     let _open = drain.enter();
     loop {
-        // Once told to stop, what the kernel has accepted already is still served; then the listener is closed.
-        let stopping = *stop.borrow_and_update();
         let accepted = tokio::select! {
-            biased;
             accepted = listener.accept() => accepted,
-            _ = std::future::ready(()), if stopping => return,
-            _ = stop.changed() => continue,
+            _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
             Ok((stream, peer)) => admit(&gateway, stream, peer, &drain),
@@ -127,6 +123,19 @@ async fn accept(gateway: Arc<Gateway>, listener: TcpListener, drain: Drain) {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+    accept_the_last(&gateway, listener, &drain);
+}
+
+/// Serves what the kernel has accepted already, and closes the listener. It asks the kernel itself: the runtime learns
+/// of connections only when it next waits.
+fn accept_the_last(gateway: &Arc<Gateway>, listener: tokio::net::TcpListener, drain: &Drain) {
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            admit(gateway, stream, peer, drain);
         }
     }
 }

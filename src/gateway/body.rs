@@ -212,9 +212,12 @@ pub struct Uploading {
     slow: Option<Box<Slow>>,
 }
 
-/// A wait for the client: since when, and how much had come by then.
+/// How long the client has kept us waiting in all, and how much had come when that began. The time in which the service
+/// takes nothing is not the client's.
 struct Slow {
     timer: Pin<Box<Sleep>>,
+    /// Present while nobody waits: what is left of the timer.
+    left: Option<Duration>,
     bytes: u64,
 }
 
@@ -231,8 +234,12 @@ impl Uploading {
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let UploadLimits { slow_rate, slow_after, .. } = self.limits;
         let bytes = self.upload.bytes();
-        let slow =
-            self.slow.get_or_insert_with(|| Box::new(Slow { timer: Box::pin(tokio::time::sleep(slow_after)), bytes }));
+        let slow = self.slow.get_or_insert_with(|| {
+            Box::new(Slow { timer: Box::pin(tokio::time::sleep(slow_after)), left: None, bytes })
+        });
+        if let Some(left) = slow.left.take() {
+            slow.timer.as_mut().reset(Instant::now() + left);
+        }
         while slow.timer.as_mut().poll(cx).is_ready() {
             if bytes.saturating_sub(slow.bytes) < slow_rate.saturating_mul(slow_after.as_secs().max(1)) {
                 return Poll::Ready(());
@@ -241,6 +248,13 @@ impl Uploading {
             slow.timer.as_mut().reset(Instant::now() + slow_after);
         }
         Poll::Pending
+    }
+
+    /// Something has come: until the next wait the time is not counted.
+    fn pause_slow(&mut self) {
+        if let Some(slow) = self.slow.as_mut().filter(|slow| slow.left.is_none()) {
+            slow.left = Some(slow.timer.deadline().saturating_duration_since(Instant::now()));
+        }
     }
 
     fn fail(&self, state: UploadState, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -258,6 +272,7 @@ impl Body for Uploading {
             ready!(self.poll_slow(cx));
             return self.fail(UploadState::TooSlow, BodyError::TooSlow);
         };
+        self.pause_slow();
         match frame {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -24,8 +27,11 @@ use crate::telemetry::metrics::ConnectionEnd;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What one read takes in while the protocol is chosen: usually a whole request.
 const FIRST_READ: usize = 4096;
-/// How long a stop waits for the first bytes of a connection that it found open.
-const LAST_CALL: Duration = Duration::from_millis(100);
+/// How long a stop waits for a call on a connection that it found open without one: the client may not know yet.
+const LAST_CALL: Duration = Duration::from_millis(250);
+/// How long a connection on which nothing happens may take to end once it was told to.
+const PARTING: Duration = Duration::from_secs(1);
+static CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// How connections are served; made once.
 pub struct Protocols {
@@ -120,24 +126,15 @@ pub async fn serve(gateway: Arc<Gateway>, stream: TcpStream, address: IpAddr, st
     };
     if let Err(error) = served {
         if let Some(Cut(end)) = cut_of(&*error) {
-            gateway.metrics.connections_rejected.of(&end).inc();
+            gateway.metrics.connections_rejected.of(end).inc();
         }
         tracing::debug!(%address, error, "a connection ended early");
     }
 }
 
-/// What the guard said, below whatever hyper and TLS put around it.
-fn cut_of(error: &(dyn std::error::Error + 'static)) -> Option<Cut> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let cut = error.downcast_ref::<Cut>().or_else(|| inside.and_then(|inside| inside.downcast_ref::<Cut>()));
-        if let Some(cut) = cut {
-            return Some(*cut);
-        }
-        cause = error.source();
-    }
-    None
+/// The reason where we cut the connection: said as it is, or in the error of a read.
+fn cut_of<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Cut> {
+    error.downcast_ref::<Cut>().or_else(|| error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref())
 }
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
@@ -163,29 +160,61 @@ where
     let connection = Arc::new(Connection { address, activity: Arc::clone(&activity) });
     let protocols = Arc::clone(&gateway.protocols);
     let is_h2 = protocol == Protocol::Http2;
-    let io = TokioIo::new(Guard::new(stream, early, activity, protocols.deadlines, is_h2));
+    let io = TokioIo::new(Guard::new(stream, early, Arc::clone(&activity), protocols.deadlines, is_h2));
     let service = service_fn(move |request| {
         let (gateway, connection) = (Arc::clone(&gateway), Arc::clone(&connection));
         let in_call = InCall::begin(&connection.activity);
-        async move { Ok::<_, std::convert::Infallible>(gateway.call(&connection, in_call, request).await) }
-    });
-    // Graceful shutdown lets the calls in flight end: `connection: close`, or GOAWAY in two steps.
-    match protocol {
-        Protocol::Http1 => {
-            let mut serving = std::pin::pin!(protocols.http1.serve_connection(io, service));
-            tokio::select! {
-                ended = serving.as_mut() => return Ok(ended?),
-                _ = stop.wait_for(|stop| *stop) => serving.as_mut().graceful_shutdown(),
+        async move {
+            let mut answer = gateway.call(&connection, in_call, request).await;
+            if !is_h2 && connection.activity.is_closing() {
+                answer.headers_mut().insert(CONNECTION, CLOSE.clone());
             }
-            Ok(serving.await?)
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let ended = match protocol {
+        Protocol::Http1 => {
+            let serving = std::pin::pin!(protocols.http1.serve_connection(io, service));
+            until_stopped(serving, &activity, stop, LAST_CALL, |serving| serving.graceful_shutdown()).await
         }
         Protocol::Http2 => {
-            let mut serving = std::pin::pin!(protocols.http2.serve_connection(io, service));
-            tokio::select! {
-                ended = serving.as_mut() => return Ok(ended?),
-                _ = stop.wait_for(|stop| *stop) => serving.as_mut().graceful_shutdown(),
-            }
-            Ok(serving.await?)
+            let serving = std::pin::pin!(protocols.http2.serve_connection(io, service));
+            until_stopped(serving, &activity, stop, Duration::ZERO, |serving| serving.graceful_shutdown()).await
+        }
+    };
+    match activity.cut() {
+        Some(cut) => Err(cut.into()),
+        None => Ok(ended?),
+    }
+}
+
+/// Serves until the connection ends by itself. Once stopped, a call that is on the way has `last_call` to come in, and
+/// its answer says `connection: close`; then what is in flight ends, over HTTP/2 after a GOAWAY in two steps.
+async fn until_stopped<C>(
+    mut serving: Pin<&mut C>,
+    activity: &Activity,
+    mut stop: watch::Receiver<bool>,
+    last_call: Duration,
+    goodbye: fn(Pin<&mut C>),
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    tokio::select! {
+        ended = serving.as_mut() => return ended,
+        _ = stop.wait_for(|stop| *stop) => activity.close(),
+    }
+    if let Ok(ended) = tokio::time::timeout(last_call, serving.as_mut()).await {
+        return ended;
+    }
+    goodbye(serving.as_mut());
+    loop {
+        // A head that never ends, or a client that does not answer the GOAWAY, is not waited for.
+        let begun = activity.begun();
+        match tokio::time::timeout(PARTING, serving.as_mut()).await {
+            Ok(ended) => return ended,
+            Err(_) if activity.is_quiet() && activity.begun() == begun => return Ok(()),
+            Err(_) => {}
         }
     }
 }

@@ -5,15 +5,16 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::gateway::frames::Frames;
 use crate::telemetry::metrics::ConnectionEnd;
 
 /// What the guard needs to know of the calls on its connection.
@@ -23,6 +24,38 @@ pub struct Activity {
     begun: AtomicU32,
     /// Calls whose answer is not yet complete.
     live: AtomicU32,
+    /// Something that was to be written does not go out.
+    blocked: AtomicBool,
+    /// The next answer is to be the last.
+    closing: AtomicBool,
+    /// Why the guard ended the connection: h2 keeps the text of an error only.
+    cut: OnceLock<Cut>,
+}
+
+impl Activity {
+    /// From now on each answer says that it is the last.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Calls whose head was read so far.
+    pub fn begun(&self) -> u32 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// What the guard ended the connection for.
+    pub fn cut(&self) -> Option<Cut> {
+        self.cut.get().copied()
+    }
+
+    /// No call is being served, and every answer went out to its last byte.
+    pub fn is_quiet(&self) -> bool {
+        self.live.load(Ordering::Relaxed) == 0 && !self.blocked.load(Ordering::Relaxed)
+    }
 }
 
 /// One call on a connection, from its head to the end of its answer.
@@ -81,8 +114,8 @@ pub struct Guard<S> {
     early: Bytes,
     activity: Arc<Activity>,
     deadlines: Deadlines,
-    /// HTTP/2 frames are not heads: between them the connection is idle.
-    multiplexed: bool,
+    /// Present over HTTP/2, whose frames are not heads: between them the connection is idle.
+    frames: Option<Frames>,
     /// The number of calls begun when the unparsed bytes came.
     unparsed_at: Option<u32>,
     phase: Phase,
@@ -103,18 +136,24 @@ impl<S> Guard<S> {
         let unparsed_at = (!early.is_empty() && !multiplexed).then_some(0);
         let (phase, since) = (Phase::Serving, Instant::now());
         let (read_timer, slow_write) = (None, None);
-        Self { stream, early, activity, deadlines, multiplexed, unparsed_at, phase, since, read_timer, slow_write }
+        let frames = multiplexed.then(Frames::new);
+        Self { stream, early, activity, deadlines, frames, unparsed_at, phase, since, read_timer, slow_write }
     }
 
-    fn took(&mut self, bytes: usize) {
-        let idle = self.activity.live.load(Ordering::Relaxed) == 0;
-        if bytes > 0 && idle && !self.multiplexed && self.unparsed_at.is_none() {
-            self.unparsed_at = Some(self.activity.begun.load(Ordering::Relaxed));
+    /// Takes note of what was read; an error says that it is too much of what is no call.
+    fn took(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
         }
-        if bytes > 0 && self.multiplexed {
+        if let Some(frames) = &mut self.frames {
             // Any frame, a PING too, shows that an HTTP/2 client is there.
             self.phase = Phase::Serving;
+            return frames.feed(bytes, Instant::now).map_err(|_| self.cut_for(ConnectionEnd::Flood));
         }
+        if self.unparsed_at.is_none() && self.activity.live.load(Ordering::Relaxed) == 0 {
+            self.unparsed_at = Some(self.activity.begun.load(Ordering::Relaxed));
+        }
+        Ok(())
     }
 
     fn phase_now(&mut self) -> Phase {
@@ -137,6 +176,7 @@ impl<S> Guard<S> {
         let (limit, end) = match phase {
             Phase::Serving => {
                 self.phase = phase;
+                self.look_again(cx);
                 return Poll::Pending;
             }
             Phase::Idle(_) => (self.deadlines.idle, ConnectionEnd::Idle),
@@ -145,18 +185,47 @@ impl<S> Guard<S> {
         if phase != self.phase {
             (self.phase, self.since) = (phase, Instant::now());
         }
-        let deadline = self.since + limit;
-        let timer = self.read_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let (deadline, pace) = (self.since + limit, self.pace());
+        let next = deadline.min(self.since + pace);
+        let timer = self.read_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
         if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
         }
         while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                return Poll::Ready(Cut(end).into());
+            let now = Instant::now();
+            if now >= deadline {
+                return Poll::Ready(self.cut_for(end));
             }
-            timer.as_mut().reset(deadline);
+            timer.as_mut().reset(deadline.min(now + pace));
         }
         Poll::Pending
+    }
+
+    /// hyper does not read anew when a call ends, so that nobody would notice how long the connection is idle then: the
+    /// timer goes on meanwhile, and finds it out.
+    fn look_again(&mut self, cx: &mut Context<'_>) {
+        let pace = self.pace();
+        let timer = match &mut self.read_timer {
+            Some(timer) if !timer.is_elapsed() => return,
+            Some(timer) => {
+                timer.as_mut().reset(Instant::now() + pace);
+                timer
+            }
+            none => none.insert(Box::pin(tokio::time::sleep(pace))),
+        };
+        // Not ready: it was set just now. This is what makes it wake us.
+        let _ = timer.as_mut().poll(cx);
+    }
+
+    /// How late idleness may be noticed.
+    fn pace(&self) -> Duration {
+        self.deadlines.idle / 4
+    }
+
+    fn cut_for(&self, end: ConnectionEnd) -> io::Error {
+        let cut = Cut(end);
+        let _ = self.activity.cut.set(cut);
+        cut.into()
     }
 
     /// Called with the outcome of each write: `Ready` when the client has read too slowly for too long.
@@ -165,18 +234,20 @@ impl<S> Guard<S> {
         if let Some((wrote, asked)) = wrote {
             if wrote == asked {
                 self.slow_write = None;
+                self.activity.blocked.store(false, Ordering::Relaxed);
             } else if let Some(slow) = &mut self.slow_write {
                 slow.bytes += wrote as u64;
             }
             return Poll::Pending;
         }
         let slow = self.slow_write.get_or_insert_with(|| {
+            self.activity.blocked.store(true, Ordering::Relaxed);
             let since = Instant::now();
             SlowWrite { since, bytes: 0, timer: Box::pin(tokio::time::sleep_until(since + slow_after)) }
         });
         while slow.timer.as_mut().poll(cx).is_ready() {
-            if slow.bytes < slow_rate.saturating_mul(slow_after.as_secs()) {
-                return Poll::Ready(Cut(ConnectionEnd::SlowBody).into());
+            if slow.bytes < slow_rate.saturating_mul(slow_after.as_secs().max(1)) {
+                return Poll::Ready(self.cut_for(ConnectionEnd::SlowBody));
             }
             (slow.since, slow.bytes) = (slow.since + slow_after, 0);
             slow.timer.as_mut().reset(slow.since + slow_after);
@@ -209,20 +280,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if !this.early.is_empty() {
-            let count = this.early.len().min(into.remaining());
-            into.put_slice(this.early.get(..count).unwrap_or_default());
-            this.early.advance(count);
-            if this.early.is_empty() {
-                this.early = Bytes::new();
-            }
-            return Poll::Ready(Ok(()));
+            let early = this.early.split_to(this.early.len().min(into.remaining()));
+            into.put_slice(&early);
+            return Poll::Ready(this.took(&early));
         }
         let before = into.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, into) {
-            Poll::Ready(read) => {
-                this.took(into.filled().len() - before);
-                Poll::Ready(read)
-            }
+            Poll::Ready(Ok(())) => Poll::Ready(this.took(into.filled().get(before..).unwrap_or_default())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => this.poll_deadline(cx).map(Err),
         }
     }
@@ -248,7 +313,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // Under TLS what was written may still be here.
+        if flushed.is_pending() || self.slow_write.is_none() && self.activity.blocked.load(Ordering::Relaxed) {
+            self.activity.blocked.store(flushed.is_pending(), Ordering::Relaxed);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -320,6 +390,17 @@ mod tests {
         assert!(tokio::time::timeout(LIMITS.idle * 2, guard.read(&mut byte)).await.is_err());
         drop(call);
         assert!(time_until_cut(&mut guard).await >= LIMITS.idle);
+    }
+
+    #[tokio::test]
+    async fn idleness_is_noticed_by_one_who_waits_and_does_not_ask_again_when_a_call_ends() {
+        let (mut guard, _client, activity) = guarded(false);
+        let call = InCall::begin(&activity);
+        let ended = tokio::spawn(async move { time_until_cut(&mut guard).await });
+        tokio::time::sleep(LIMITS.idle / 2).await;
+        drop(call);
+        assert!(ended.await.unwrap() >= LIMITS.idle * 5 / 4);
+        assert!(matches!(activity.cut(), Some(Cut(ConnectionEnd::Idle))));
     }
 
     #[tokio::test]

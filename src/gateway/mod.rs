@@ -9,6 +9,7 @@ mod exchange;
 pub mod extract;
 pub mod form;
 mod forward;
+mod frames;
 pub mod guard;
 pub mod headers;
 mod pool;

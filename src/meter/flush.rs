@@ -85,6 +85,23 @@ impl Flusher {
         Ok(report)
     }
 
+    /// The last flush, for a process in which no charge is opened any more. Where the ledger then has everything and every call
+    /// has ended, the hours are closed in it and the files removed, so that nothing is left to recover. Else they stay.
+    pub async fn retire(mut self, now: WallTime) -> Result<FlushReport, StoreError> {
+        let mut report = self.flush_once(now).await?;
+        if !self.hours.values_mut().all(HourFlush::is_settled) {
+            return Ok(report);
+        }
+        for (hour, state) in self.hours.iter_mut().filter(|(_, state)| !state.keys.is_empty()) {
+            state.flush(self.core, &*self.ledger, *hour, now.max(hour.end()), &mut report).await?;
+        }
+        match self.core.retire(self.hours.keys().copied()) {
+            Ok(()) => report.folded.extend(self.hours.into_keys()),
+            Err(error) => tracing::warn!(%error, "a slab file could not be removed; the next start looks after it"),
+        }
+        Ok(report)
+    }
+
     /// Makes every line dirty again: for a ledger that may have lost what it acknowledged.
     pub fn flush_everything_again(&mut self) {
         for state in self.hours.values_mut() {

@@ -36,6 +36,8 @@ pub enum FolderError {
 #[derive(Debug)]
 pub struct SlabFolder {
     pub path: PathBuf,
+    /// It is ours alone, in shared memory, and goes when it is empty.
+    pub in_memory: bool,
     pub warning: Option<String>,
 }
 
@@ -45,7 +47,7 @@ impl SlabFolder {
     pub fn choose(explicit: Option<&Path>, spool: &Path, store_id: StoreId) -> Result<Self, FolderError> {
         if let Some(path) = explicit {
             make(path)?;
-            return Ok(Self { path: path.to_owned(), warning: None });
+            return Ok(Self { path: path.to_owned(), in_memory: false, warning: None });
         }
         let memory = Path::new(SHARED_MEMORY);
         if has_room(memory) {
@@ -54,7 +56,7 @@ impl SlabFolder {
             check_owner(&owned)?;
             let path = owned.join(store_id.to_string());
             make(&path)?;
-            return Ok(Self { path, warning: None });
+            return Ok(Self { path, in_memory: true, warning: None });
         }
         make(spool)?;
         let warning = format!(
@@ -63,7 +65,7 @@ impl SlabFolder {
             ROOM >> 20,
             spool.display()
         );
-        Ok(Self { path: spool.to_owned(), warning: Some(warning) })
+        Ok(Self { path: spool.to_owned(), in_memory: false, warning: Some(warning) })
     }
 }
 

@@ -96,13 +96,8 @@ impl Meter {
     }
 
     fn open_sized(options: MeterOptions, sizing: Sizing) -> Result<Arc<Self>, MeterError> {
-        let chosen = SlabFolder::choose(options.slab_dir.as_deref(), &options.spool_dir, options.store_id)?;
-        if let Some(warning) = &chosen.warning {
-            tracing::warn!("{warning}");
-        }
-        let alive = folder::declare_alive(&chosen.path, options.incarnation)
-            .map_err(|source| MeterError::Alive { path: chosen.path.clone(), source })?;
-        let core = Core::new(&options, chosen.path, sizing, alive);
+        let (chosen, alive) = take_place(&options)?;
+        let core = Core::new(&options, chosen, sizing, alive);
         core.start(options.now).map_err(|source| MeterError::Room { path: core.folder.clone(), source })?;
         Ok(Arc::new(Self { core }))
     }
@@ -165,6 +160,8 @@ struct Core {
     store_id: StoreId,
     boot_id: [u8; 16],
     folder: PathBuf,
+    /// The folder is to be removed once it is empty.
+    in_memory: bool,
     sizing: Sizing,
     /// The greatest hour used so far.
     latest: AtomicU32,
@@ -181,12 +178,13 @@ struct Core {
 }
 
 impl Core {
-    fn new(options: &MeterOptions, folder: PathBuf, sizing: Sizing, alive: File) -> &'static Self {
+    fn new(options: &MeterOptions, folder: SlabFolder, sizing: Sizing, alive: File) -> &'static Self {
         Box::leak(Box::new(Self {
             incarnation: options.incarnation,
             store_id: options.store_id,
             boot_id: boot_id(),
-            folder,
+            folder: folder.path,
+            in_memory: folder.in_memory,
             sizing,
             latest: AtomicU32::new(options.now.hour().0),
             shards: Mutex::default(),
@@ -289,6 +287,26 @@ impl Core {
         let mut idle = self.idle.lock();
         idle.clear();
         *self.alive.lock() = None;
+    }
+}
+
+/// Chooses the folder and takes the lock of this incarnation in it.
+fn take_place(options: &MeterOptions) -> Result<(SlabFolder, File), MeterError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let chosen = SlabFolder::choose(options.slab_dir.as_deref(), &options.spool_dir, options.store_id)?;
+        match folder::declare_alive(&chosen.path, options.incarnation) {
+            Ok(alive) => {
+                if let Some(warning) = &chosen.warning {
+                    tracing::warn!("{warning}");
+                }
+                return Ok((chosen, alive));
+            }
+            // The last gateway in there has just ended and taken the folder with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 10 => {}
+            Err(source) => return Err(MeterError::Alive { path: chosen.path, source }),
+        }
     }
 }
 

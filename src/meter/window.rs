@@ -1,10 +1,12 @@
 //! Hours: the next one is prepared before it begins, a past one is folded when nothing in it can change any more.
 
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Core;
+use super::folder;
 use super::shard::{SHARED, Shard};
 use super::slab::Slab;
 use crate::time::{Hour, WallTime};
@@ -47,6 +49,20 @@ impl Core {
             slab.fold()?;
         }
         self.slabs.lock().retain(|slab| slab.identity().hour != hour);
+        Ok(())
+    }
+
+    /// Removes every trace of this incarnation from the folder, once the ledger has all of these hours. The lock goes last.
+    pub(super) fn retire(&self, hours: impl Iterator<Item = Hour>) -> io::Result<()> {
+        *self.shared.lock() = None;
+        for hour in hours {
+            self.fold(hour)?;
+        }
+        fs::remove_file(folder::alive_path(&self.folder, self.incarnation))?;
+        if self.in_memory {
+            // Other gateways of this host may be in there: then it stays.
+            let _ = fs::remove_dir(&self.folder);
+        }
         Ok(())
     }
 

@@ -45,12 +45,12 @@ fn an_answer_of_64_mib_leaves_memory_flat_on_both_protocols() {
     };
     assert_eq!(grpc(&stage, &[]).status(), 0);
     assert_eq!(stage.http("GET", FETCH, &[], b"").status, 200);
-    let before = stage.memory("VmHWM");
+    let before = stage.watch_memory();
     let large = grpc(&stage, &filler);
     assert_eq!((large.status(), large.messages.len()), (0, 1));
     let over_http = stage.http("GET", FETCH, &filler, b"");
     assert_eq!(over_http.status, 200);
-    let grown = stage.memory("VmHWM") - before;
+    let grown = stage.grown(before);
     println!("the gateway's memory peaked {grown} KiB higher during two answers of 64 MiB");
     assert!(grown < 12 * MIB, "{grown} KiB");
     let usage = stage.settled(4);

@@ -1,6 +1,6 @@
 //! Every row of the table of denials (interfaces, section 3) on a real socket, in each of its forms: HTTP/1.1, HTTP/2 and gRPC.
 
-mod ask;
+pub mod ask;
 mod bodies;
 mod forms;
 mod identity;

@@ -40,6 +40,16 @@ struct World {
     stop: AtomicBool,
     passed: AtomicU64,
     denied: AtomicU64,
+    unsure: AtomicU64,
+}
+
+/// What a call with a key came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Passed,
+    Denied,
+    /// 503: the key cannot be verified now. It says nothing against the key, and lets nothing through.
+    Unsure,
 }
 
 /// A client of either protocol.
@@ -53,18 +63,26 @@ impl Client {
         if grpc { Self::Grpc(Box::new(H2::connect(at).await)) } else { Self::Http(Box::new(H1::connect(at).await)) }
     }
 
-    /// Whether the call passed; anything but a served call or the denial of an invalid key is a failure.
-    async fn passes(&mut self, key: &str) -> bool {
+    /// Anything but a served call, the denial of an invalid key or a temporary one is a failure.
+    async fn call(&mut self, key: &str) -> Said {
         match self {
             Self::Http(client) => {
                 let answer = client.call("GET", FETCH, &[("dashvector-auth-token", key)], "").await.unwrap();
-                assert!(matches!(answer.status.as_u16(), 200 | 401), "{answer:?}");
-                answer.status.as_u16() == 200
+                match answer.status.as_u16() {
+                    200 => Said::Passed,
+                    401 => Said::Denied,
+                    503 => Said::Unsure,
+                    _ => panic!("{answer:?}"),
+                }
             }
             Self::Grpc(client) => {
                 let answer = client.grpc_unary(GRPC_FETCH, &metadata(key), &fetch_message()).await;
-                assert!(matches!(answer.status(), 0 | 16), "{answer:?}");
-                answer.status() == 0
+                match answer.status() {
+                    0 => Said::Passed,
+                    16 => Said::Denied,
+                    14 => Said::Unsure,
+                    _ => panic!("{answer:?}"),
+                }
             }
         }
     }
@@ -74,11 +92,16 @@ impl World {
     /// One call with this key, judged by what its deleter knew before and after it.
     async fn call(&self, client: &mut Client, key: &Key) {
         let before = key.state.load(Ordering::SeqCst);
-        let passed = client.passes(&key.text).await;
+        let said = client.call(&key.text).await;
         let after = key.state.load(Ordering::SeqCst);
-        (if passed { &self.passed } else { &self.denied }).fetch_add(1, Ordering::Relaxed);
-        assert!(!(passed && before == GONE), "a call with a deleted key passed: {}", key.text);
-        assert!(passed || after != LIVE, "a call with a live key was denied: {}", key.text);
+        let count = match said {
+            Said::Passed => &self.passed,
+            Said::Denied => &self.denied,
+            Said::Unsure => &self.unsure,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        assert!(said != Said::Passed || before != GONE, "a call with a deleted key passed: {}", key.text);
+        assert!(said != Said::Denied || after != LIVE, "a call with a live key was denied: {}", key.text);
     }
 
     async fn keep_calling(self: Arc<Self>, number: usize) {
@@ -146,6 +169,7 @@ fn no_call_that_begins_after_a_delete_was_answered_passes_in_ten_thousand_delete
         stop: AtomicBool::new(false),
         passed: AtomicU64::new(0),
         denied: AtomicU64::new(0),
+        unsure: AtomicU64::new(0),
     });
     let began = Instant::now();
     let mut took = stage.block_on(async {
@@ -160,16 +184,18 @@ fn no_call_that_begins_after_a_delete_was_answered_passes_in_ten_thousand_delete
     });
     let elapsed = began.elapsed();
     took.sort();
-    let (passed, denied) = (world.passed.load(Ordering::Relaxed), world.denied.load(Ordering::Relaxed));
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let (passed, denied, unsure) = (of(&world.passed), of(&world.denied), of(&world.unsure));
     println!(
-        "{} deletes in {elapsed:?}: {:.0}/s, p50 {:?}, p99 {:?}; {passed} calls passed, {denied} were denied",
+        "{} deletes in {elapsed:?}: {:.0}/s, p50 {:?}, p99 {:?}; {passed} calls passed, {denied} were denied, {unsure} could not be verified",
         took.len(),
         took.len() as f64 / elapsed.as_secs_f64(),
         took[took.len() / 2],
         took[took.len() * 99 / 100],
     );
     assert_eq!(took.len(), KEYS);
-    assert!(denied >= 2 * KEYS as u64);
+    // Temporary denials are the exception, on a machine with too much to do.
+    assert!(denied + unsure >= 2 * KEYS as u64 && unsure * 100 < passed + denied, "{unsure}");
     assert_eq!(stage.sample.counts().total.calls, passed, "the service saw calls that were denied");
     assert_eq!(stage.settled(passed).of("ok"), passed);
 }

@@ -88,6 +88,35 @@ fn an_hour_is_folded_once_it_is_over_flushed_and_without_open_calls() {
 }
 
 #[test]
+fn a_meter_that_retires_leaves_nothing_once_the_ledger_has_everything() {
+    let folder = folder();
+    let meter = meter(folder.path(), 1);
+    let ledger = Arc::new(MemoryLedger::default());
+    call(&meter, key(1), HOUR.start());
+    let flusher = Flusher::new(&meter, Arc::clone(&ledger) as _);
+    let report = runtime().block_on(flusher.retire(at(HOUR, 5))).unwrap();
+    assert_eq!(report.folded, [HOUR]);
+    assert_eq!(ledger.sum(HOUR, meter.incarnation()), good_calls(1, HOUR.start()));
+    let watermark = ledger.sent.lock().last().map(|flush| (flush.hour, flush.watermark));
+    assert_eq!(watermark, Some((HOUR, HOUR.end())), "nothing more comes from it");
+    assert_eq!(files(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_meter_that_retires_leaves_its_files_to_recovery_while_a_call_is_open() {
+    let folder = folder();
+    let meter = meter(folder.path(), 1);
+    let ledger = Arc::new(MemoryLedger::default());
+    let open = meter.open_charge(key(1), HOUR.start(), false).unwrap();
+    let before = files(folder.path());
+    let flusher = Flusher::new(&meter, Arc::clone(&ledger) as _);
+    assert_eq!(runtime().block_on(flusher.retire(at(HOUR, 5))).unwrap().folded, []);
+    assert_eq!(files(folder.path()), before);
+    open.commit(Outcome::Ok, tally());
+    assert_eq!(meter.lost(), 0);
+}
+
+#[test]
 fn an_hour_stays_while_a_thread_could_still_admit_calls_to_it() {
     let folder = folder();
     let meter = meter(folder.path(), 1);

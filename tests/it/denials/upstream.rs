@@ -42,15 +42,6 @@ fn an_upstream_that_breaks_before_it_answers_is_said_and_counted_as_its_error() 
 }
 
 #[test]
-fn an_upstream_that_refuses_a_call_once_is_asked_again() {
-    let world = World::start("", "");
-    let (_, key) = world.owner(DEFAULT_HOST);
-    Ask::with_key(&key.text).and("x-sample-refuse", "once").over(Wire::Grpc, world.gateway).is_good();
-    assert_eq!(world.ledger(1), calls("ok", 1));
-    assert_eq!(world.sample.service.counts().refused, 1);
-}
-
-#[test]
 fn a_grpc_call_ends_at_its_own_deadline() {
     let world = World::start("", "");
     let (_, key) = world.owner(DEFAULT_HOST);

@@ -247,6 +247,17 @@ impl Stage {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Forgets how much memory the gateway ever had at most, and says how much it has, in KiB; for [`Self::grown`].
+    pub fn watch_memory(&self) -> u64 {
+        let _ = std::fs::write(format!("/proc/{}/clear_refs", self.process().pid()), "5");
+        self.memory("VmRSS")
+    }
+
+    /// By how much the memory was above `before` at most, in KiB.
+    pub fn grown(&self, before: u64) -> u64 {
+        self.memory("VmHWM").saturating_sub(before)
+    }
+
     /// User and system time that the gateway has used.
     pub fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process().pid())).unwrap();
