@@ -31,8 +31,14 @@ fn keyring(keys: u64, first: Digest) -> Keyring {
     };
     let revision = Revision(1);
     keyring.begin(&ClustersRead { epoch: EPOCH, revision, clusters: vec![cluster] }, revision);
-    let credential =
-        Credential { key_id: KeyId([4; 10]), account_id: OWNER, disabled: false, expires_at: None, version: 1 };
+    let credential = Credential {
+        key_id: KeyId([4; 10]),
+        account_id: OWNER,
+        disabled: false,
+        expires_at: None,
+        expired: false,
+        version: 1,
+    };
     let account = Account { account_id: OWNER, status: AccountStatus::Active, version: 1 };
     let loaded = Loaded { epoch: EPOCH, revision, found: Found::Key { credential, account } };
     for number in 0..keys {

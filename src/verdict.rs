@@ -99,7 +99,7 @@ impl Denial {
             Self::AddressNotAllowed => row(S::FORBIDDEN, 7, -3009, "address_not_allowed",
                 "The cluster's allow-list does not contain the address this call came from."),
             Self::Limited { .. } => row(S::TOO_MANY_REQUESTS, 8, -3010, "limited",
-                "The account's limit of calls is reached. Try again after the time in Retry-After."),
+                "A limit of calls is reached. Try again after the time in Retry-After."),
             Self::CannotVerify => row(S::SERVICE_UNAVAILABLE, 14, -3011, "cannot_verify",
                 "The API key cannot be verified right now. Nothing is wrong with the call; try again shortly."),
             Self::CannotMeter => row(S::SERVICE_UNAVAILABLE, 14, -3012, "cannot_meter",

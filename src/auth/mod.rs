@@ -75,6 +75,10 @@ impl Glance {
         self.seen == Seen::Missing
     }
 
+    pub fn is_deleted(&self) -> bool {
+        self.seen == Seen::Deleted
+    }
+
     /// `now` is read after the glance; `wall` is the same moment by the wall clock. The order of the checks is that
     /// of interfaces, section 3: key, account, cluster, allow-list.
     pub fn verdict(self, now: BootTime, wall: WallTime, address: IpAddr) -> Verdict {

@@ -25,12 +25,20 @@ pub enum Account {
     /// All accounts.
     List,
     /// One account.
-    Show { account: String },
+    Show {
+        account: String,
+    },
     /// Say that the account's identity is verified.
-    Verify { account: String },
+    Verify {
+        account: String,
+    },
     /// Deny all calls of the account, until it is resumed.
-    Suspend { account: String },
-    Resume { account: String },
+    Suspend {
+        account: String,
+    },
+    Resume {
+        account: String,
+    },
     /// Set limits for this account alone.
     Limits(Limits),
     /// Give the root user a new password and authenticator; shows them, once. All sessions of the account end.

@@ -84,7 +84,9 @@ impl Refused {
             }
             "root_only" => " Unset TOLLGATE_TOKEN and sign in as the root user of the account.",
             "forbidden" => " This needs another token in TOLLGATE_TOKEN, most likely the operator's.",
-            "key_limit_reached" => " Delete a key, or have the operator raise it: tollgate account limits ID --active-max N",
+            "key_limit_reached" => {
+                " Delete a key, or have the operator raise it: tollgate account limits ID --active-max N"
+            }
             "daily_limit_reached" => " The operator can raise it: tollgate account limits ID --daily-max N",
             "identity_unverified" => " The operator verifies it: tollgate account verify ID",
             "no_cluster" => " The operator adds one: tollgate cluster create ACCOUNT --host NAME --upstream URL",
@@ -132,10 +134,7 @@ impl Client {
     }
 
     /// Runs `work` as a user: with the session in `TOLLGATE_TOKEN`, or in one that is opened for it and ended behind it.
-    pub fn as_user<T>(
-        control: &Control,
-        work: impl FnOnce(&Self) -> Result<T, ClientError>,
-    ) -> Result<T, ClientError> {
+    pub fn as_user<T>(control: &Control, work: impl FnOnce(&Self) -> Result<T, ClientError>) -> Result<T, ClientError> {
         if env::var_os("TOLLGATE_TOKEN").is_some() {
             return work(&Self::with_token(control, "a session token")?);
         }

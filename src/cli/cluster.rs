@@ -10,7 +10,9 @@ use super::table::{Column, Show, items};
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
     /// The clusters of an account.
-    List { account: String },
+    List {
+        account: String,
+    },
     /// Give an account a cluster.
     Create {
         account: String,
@@ -75,9 +77,8 @@ impl Cluster {
     pub fn run(self, control: &Control) -> Result<String, ClientError> {
         let client = Client::with_token(control, "the operator's token, or a session token")?;
         let show = Show::new(control.json);
-        let one = |method, cluster: &str, body: Option<&Value>| {
-            client.call(method, &format!("/v1/clusters/{cluster}"), body)
-        };
+        let one =
+            |method, cluster: &str, body: Option<&Value>| client.call(method, &format!("/v1/clusters/{cluster}"), body);
         match self {
             Self::List { account } => {
                 let clusters = client.call(Method::GET, &format!("/v1/accounts/{account}/clusters"), None)?;

@@ -26,7 +26,9 @@ pub enum Key {
         name: Option<String>,
     },
     /// One key, with the receipt once it is deleted.
-    Show { key: String },
+    Show {
+        key: String,
+    },
     /// Show a key again. Needs a code of the authenticator.
     View {
         key: String,
@@ -34,12 +36,22 @@ pub enum Key {
         #[arg(long)]
         code: Option<String>,
     },
-    Rename { key: String, name: String },
+    Rename {
+        key: String,
+        name: String,
+    },
     /// Deny calls with this key, until it is enabled. It keeps its slot.
-    Disable { key: String },
-    Enable { key: String },
+    Disable {
+        key: String,
+    },
+    Enable {
+        key: String,
+    },
     /// Let a key end at a time like 2030-01-01T00:00:00Z.
-    Expire { key: String, at: String },
+    Expire {
+        key: String,
+        at: String,
+    },
     /// Delete a key for good and wait until no gateway admits it. Needs a code of the authenticator.
     Delete {
         key: String,
@@ -58,7 +70,9 @@ pub enum Key {
     /// As the operator: whose is this key? It is read from stdin, so that it stands in no history.
     Lookup,
     /// As the operator: bring in keys that were made elsewhere: one on each line of stdin, behind it a name if it has one.
-    Import { account: String },
+    Import {
+        account: String,
+    },
 }
 
 const COLUMNS: &[Column] = &[
@@ -91,7 +105,8 @@ impl Key {
             }
             Self::Import { account } => {
                 let client = Client::with_token(control, "the operator's token")?;
-                let keys = io::stdin().lock().lines().filter_map(|line| line.map(|line| read_import(&line)).transpose());
+                let keys =
+                    io::stdin().lock().lines().filter_map(|line| line.map(|line| read_import(&line)).transpose());
                 let keys = keys.collect::<io::Result<Vec<_>>>()?;
                 let path = format!("/v1/accounts/{account}/keys/import");
                 let imported = client.call(Method::POST, &path, Some(&json!({"keys": keys})))?;

@@ -15,7 +15,10 @@ pub fn line(question: &str) -> io::Result<String> {
     let mut answer = String::new();
     if io::stdin().lock().read_line(&mut answer)? == 0 {
         writeln!(err)?;
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "there is nobody to answer; use the options of the command"));
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "there is nobody to answer; use the options of the command",
+        ));
     }
     Ok(answer.trim().to_owned())
 }

@@ -129,7 +129,9 @@ impl Usage {
             } else {
                 let lines = page.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
                 let lines = lines.map(|line| serde_json::from_slice::<Value>(line));
-                rows.extend(lines.collect::<Result<Vec<_>, _>>().map_err(|_| ClientError::Answer("a record is not JSON"))?);
+                rows.extend(
+                    lines.collect::<Result<Vec<_>, _>>().map_err(|_| ClientError::Answer("a record is not JSON"))?,
+                );
             }
             cursor = headers.get("x-next-cursor").and_then(|next| next.to_str().ok()).map(str::to_owned);
             if cursor.is_none() {

@@ -156,7 +156,11 @@ fn client_of(config: &Config) -> Result<Client, CliError> {
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let mut at = listen;
     if at.ip().is_unspecified() {
-        at.set_ip(if at.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        at.set_ip(if at.is_ipv4() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     at
 }

@@ -21,9 +21,18 @@ const METER: &[Who] = &[Who::Operator, Who::Billing];
 
 /// All of them.
 pub fn routes() -> Api {
-    usage_routes(store_routes(operator_key_routes(key_routes(own_routes(cluster_routes(account_routes(
-        Api::default(),
-    )))))))
+    let groups = [
+        account_routes,
+        member_routes,
+        cluster_routes,
+        own_routes,
+        key_routes,
+        operator_key_routes,
+        store_routes,
+        sight_routes,
+        usage_routes,
+    ];
+    groups.into_iter().fold(Api::default(), |api, add| add(api))
 }
 
 fn account_routes(api: Api) -> Api {
@@ -81,7 +90,10 @@ fn account_routes(api: Api) -> Api {
         .takes::<reset::Ask>(&json!({"reason": "lost authenticator"}))
         .answers::<reset::Renewed>(200, "The one answer that shows them."),
     )
-    .with(
+}
+
+fn member_routes(api: Api) -> Api {
+    api.with(
         Route::new(
             Method::GET,
             "/v1/accounts/{id}/members",
@@ -348,7 +360,11 @@ fn operator_key_routes(api: Api) -> Api {
         .answers::<operator_keys::FoundKey>(200, "Its account.")
         .refuses(&[Kind::NotFound]),
     )
-    .with(
+}
+
+/// What happened, and who serves.
+fn sight_routes(api: Api) -> Api {
+    api.with(
         Route::new(
             Method::GET,
             "/v1/audit",

@@ -197,7 +197,11 @@ pub async fn view(
     headers: HeaderMap,
 ) -> Result<Json<Viewed>, Problem> {
     let account_id = root.account_id();
-    let grant = grant_in(&headers).ok_or(Kind::StepUpRequired)?;
+    let Some(grant) = grant_in(&headers) else {
+        let key = control.store.key(key_id).await?.ok_or(Kind::NotFound)?;
+        root.check_owns(key.credential.account_id)?;
+        return Err(Kind::StepUpRequired.into());
+    };
     let (session_id, now) = (root.session.session_id, clock::wall());
     let sealed = control.store.view_key(account_id, key_id, grant, session_id, root.actor(), now).await?;
     let owner = Owner::Key { account_id, key_id, version: SEALED_VERSION };

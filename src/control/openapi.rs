@@ -281,7 +281,13 @@ impl Api {
     }
 }
 
-/// Nothing in this API is null that can be absent, but a derived schema takes every `Option` for both.
+/// The end of a list says `"next": null`.
+fn without_null_in((name, value): (String, Value)) -> (String, Value) {
+    let value = if name == "next" { value } else { without_null(value) };
+    (name, value)
+}
+
+/// Nothing else in this API is null that can be absent, but a derived schema takes every `Option` for both.
 fn without_null(schema: Value) -> Value {
     match schema {
         Value::Array(items) => Value::Array(items.into_iter().map(without_null).collect()),
@@ -295,7 +301,7 @@ fn without_null(schema: Value) -> Value {
             let real: Vec<_> = choices.into_iter().flatten().filter(|one| one["type"] != "null").cloned().collect();
             match real.as_slice() {
                 [only] => without_null(only.clone()),
-                _ => Value::Object(fields.into_iter().map(|(name, value)| (name, without_null(value))).collect()),
+                _ => Value::Object(fields.into_iter().map(without_null_in).collect()),
             }
         }
         other => other,

@@ -44,8 +44,21 @@ pub struct Admission {
 
 /// Why one digest of a key was not admitted.
 enum NotAdmitted {
-    Unknown,
+    /// Nobody knows it; perhaps the store had to be asked for that.
+    Unknown {
+        was_loaded: bool,
+    },
     Denied(Denial),
+}
+
+impl NotAdmitted {
+    /// The store may have been asked for another digest of the key before.
+    fn after(self, asked_before: bool) -> Self {
+        match self {
+            Self::Unknown { was_loaded } => Self::Unknown { was_loaded: was_loaded || asked_before },
+            denied @ Self::Denied(_) => denied,
+        }
+    }
 }
 
 impl From<Denial> for NotAdmitted {
@@ -54,29 +67,25 @@ impl From<Denial> for NotAdmitted {
     }
 }
 
-impl From<NotAdmitted> for Denial {
-    fn from(why: NotAdmitted) -> Self {
-        match why {
-            NotAdmitted::Unknown => Self::NotValid,
-            NotAdmitted::Denied(denial) => denial,
-        }
-    }
-}
-
 impl Verifier {
     /// The fast path: no waiting, no allocation, one look at the clock. While the pepper is rotated, a key that is unknown under
     /// the present one is looked for under the one before; a deleted key is known, and denied, under either.
     pub async fn verify(&self, key: PresentedKey<'_>, to: Destination<'_>, from: IpAddr) -> Result<Admission, Denial> {
         let mut admitted = self.verify_digest(self.digester.digest(key), to, from).await;
-        if matches!(admitted, Err(NotAdmitted::Unknown))
+        if let Err(NotAdmitted::Unknown { was_loaded }) = admitted
             && let Some(digest) = self.digester.previous_digest(key)
         {
-            admitted = self.verify_digest(digest, to, from).await;
+            admitted = self.verify_digest(digest, to, from).await.map_err(|why| why.after(was_loaded));
         }
-        admitted.map_err(|why| self.denial(why.into(), from, clock::boot()))
+        admitted.map_err(|why| match why {
+            NotAdmitted::Unknown { was_loaded: true } => self.failed_auth.loaded_in_vain(from, clock::boot()),
+            NotAdmitted::Unknown { was_loaded: false } => self.denial(Denial::NotValid, from, clock::boot()),
+            NotAdmitted::Denied(denial) => denial,
+        })
     }
 
     async fn verify_digest(&self, digest: Digest, to: Destination<'_>, from: IpAddr) -> Result<Admission, NotAdmitted> {
+        let mut was_loaded = false;
         for attempt in 0..2 {
             let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));
             let at = clock::boot();
@@ -84,12 +93,14 @@ impl Verifier {
             let is_missing = seen.is_missing();
             match seen.verdict(at, wall, from) {
                 Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
+                // Also a deleted key: that is a client that was not told, and no guess.
                 Verdict::Deny(denial) => return Err(NotAdmitted::Denied(denial)),
-                Verdict::Unknown => return Err(NotAdmitted::Unknown),
+                Verdict::Unknown => return Err(NotAdmitted::Unknown { was_loaded }),
                 Verdict::Unsure if attempt == 0 => {
                     if is_missing {
                         self.failed_auth.check_load(from, at)?;
                     }
+                    was_loaded = is_missing;
                     self.ask(digest, at).await?;
                 }
                 Verdict::Unsure => {}

@@ -26,20 +26,26 @@ impl FailedAuth {
     /// What a call with a bad key is answered; it counts. Beyond the rate the caller learns no more than that.
     pub fn denial(&self, from: IpAddr, now: BootTime) -> Denial {
         let Some(throttle) = &self.0 else { return Denial::NotValid };
-        let network = network_of(from.to_canonical());
-        let full = throttle.check(&network, now);
-        throttle.count_failure(network, now);
-        match full {
+        match throttle.try_count(network_of(from.to_canonical()), now) {
             Ok(()) => Denial::NotValid,
             Err(retry_after) => Denial::Limited { retry_after },
         }
     }
 
-    /// Whether the store may be asked for a key that is not known here. A key that is known never needs it.
+    /// Whether the store may be asked for a key that is not known here; a known key never needs it. It counts nothing: the key
+    /// may be good.
     pub fn check_load(&self, from: IpAddr, now: BootTime) -> Result<(), Denial> {
         let Some(throttle) = &self.0 else { return Ok(()) };
         let full = throttle.check(&network_of(from.to_canonical()), now);
         full.map_err(|retry_after| Denial::Limited { retry_after })
+    }
+
+    /// The store was asked, and the key is a bad one. However many were asked for at once, on average they keep to the rate.
+    pub fn loaded_in_vain(&self, from: IpAddr, now: BootTime) -> Denial {
+        if let Some(throttle) = &self.0 {
+            throttle.count_debt(network_of(from.to_canonical()), now);
+        }
+        Denial::NotValid
     }
 }
 
@@ -72,7 +78,9 @@ mod tests {
         assert_eq!(failed.denial(ip("1.1.1.1"), at(0)), limited);
         assert_eq!(failed.check_load(ip("::ffff:1.1.1.1"), at(0)), Err(limited));
         assert_eq!(failed.denial(ip("1.1.1.2"), at(0)), Denial::NotValid);
-        assert_eq!(failed.denial(ip("1.1.1.1"), at(100)), Denial::NotValid);
+        assert_eq!(failed.check_load(ip("1.1.1.1"), at(100)), Ok(()));
+        assert_eq!(failed.loaded_in_vain(ip("1.1.1.1"), at(100)), Denial::NotValid);
+        assert_eq!(failed.denial(ip("1.1.1.1"), at(100)), limited);
     }
 
     #[test]
@@ -83,6 +91,6 @@ mod tests {
         assert!(failed.check_load(ip("2001:db8:0:2::2"), at(0)).is_ok());
         let none = FailedAuth::new(0, 1);
         assert!((0..100).all(|_| none.denial(ip("1.1.1.1"), at(0)) == Denial::NotValid));
-        assert_eq!(none.check_load(ip("1.1.1.1"), at(0)), Ok(()));
+        assert!(none.check_load(ip("1.1.1.1"), at(0)).is_ok());
     }
 }

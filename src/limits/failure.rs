@@ -27,19 +27,42 @@ impl<K: Eq + Hash> FailureThrottle<K> {
 
     /// Err with the time to wait when the bucket is full.
     pub fn check(&self, key: &K, now: BootTime) -> Result<(), Duration> {
-        let empty_at = self.empty_at.lock().get(key).copied().unwrap_or_default();
-        let room_until = self.drains_one_in.saturating_mul(self.allowed.saturating_sub(1));
-        let wait = empty_at.since(now).saturating_sub(room_until);
+        let wait = self.wait(self.empty_at.lock().get(key).copied(), now);
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
-    pub fn count_failure(&self, key: K, now: BootTime) {
+    /// Checks and counts in one step, so that many at once do not slip past.
+    pub fn try_count(&self, key: K, now: BootTime) -> Result<(), Duration> {
         let mut buckets = self.empty_at.lock();
-        if buckets.len() >= self.most && !buckets.contains_key(&key) {
-            forget_nearest_to_empty(&mut buckets, now);
+        let wait = self.wait(buckets.get(&key).copied(), now);
+        if !wait.is_zero() {
+            return Err(wait);
         }
+        self.count(&mut buckets, key, now, self.allowed);
+        Ok(())
+    }
+
+    /// Counts also beyond what is allowed, where it was not known before that it would be a failure: what was too much has to
+    /// be waited for.
+    pub fn count_debt(&self, key: K, now: BootTime) {
+        self.count(&mut self.empty_at.lock(), key, now, u32::MAX);
+    }
+
+    pub fn count_failure(&self, key: K, now: BootTime) {
         // A bucket holds at most what is allowed, so failures that are refused anyway do not lengthen the wait.
-        let full = now.plus(self.drains_one_in.saturating_mul(self.allowed));
+        self.count(&mut self.empty_at.lock(), key, now, self.allowed);
+    }
+
+    fn wait(&self, empty_at: Option<BootTime>, now: BootTime) -> Duration {
+        let room_until = self.drains_one_in.saturating_mul(self.allowed.saturating_sub(1));
+        empty_at.unwrap_or_default().since(now).saturating_sub(room_until)
+    }
+
+    fn count(&self, buckets: &mut HashMap<K, BootTime>, key: K, now: BootTime, holds: u32) {
+        if buckets.len() >= self.most && !buckets.contains_key(&key) {
+            forget_nearest_to_empty(buckets, now);
+        }
+        let full = now.plus(self.drains_one_in.saturating_mul(holds));
         let bucket = buckets.entry(key).or_default();
         *bucket = (*bucket).max(now).plus(self.drains_one_in).min(full);
     }
@@ -82,6 +105,16 @@ mod tests {
         assert_eq!(throttle.check(&"a", at(11)), Err(SECOND));
         throttle.forget(&"a");
         assert_eq!(throttle.check(&"a", at(11)), Ok(()));
+    }
+
+    #[test]
+    fn of_many_at_once_no_more_than_allowed_are_counted_and_a_debt_is_waited_for() {
+        let throttle = FailureThrottle::new(3, SECOND, 8);
+        assert_eq!((0..100).filter(|_| throttle.try_count("a", at(10)).is_ok()).count(), 3);
+        assert_eq!(throttle.check(&"a", at(10)), Err(SECOND));
+        (0..10).for_each(|_| throttle.count_debt("a", at(10)));
+        assert_eq!(throttle.check(&"a", at(10)), Err(SECOND * 11));
+        assert_eq!(throttle.check(&"a", at(21)), Ok(()));
     }
 
     #[test]

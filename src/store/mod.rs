@@ -5,7 +5,7 @@ pub mod audit;
 pub mod backup;
 pub mod confirm;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod embedded;
 pub mod intent;
 pub mod journaled;

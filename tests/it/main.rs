@@ -8,16 +8,21 @@
     reason = "a test fails by panicking, and reads clocks for its deadlines"
 )]
 
+mod accounts;
 mod bodies;
 mod canary;
+mod commands;
 mod config;
 mod cost;
 mod demo;
 mod denials;
 mod drain;
 mod harness;
+mod journal;
+mod kept;
 mod kill;
 mod revoke;
+mod rotation;
 mod sdk;
 mod slow;
 mod supply;

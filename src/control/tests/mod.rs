@@ -1,9 +1,12 @@
 //! The control plane against the embedded store, request by request.
 
 mod access;
+mod document;
 mod hostile;
 mod keys;
 mod listener;
+mod own;
+mod racing;
 mod usage;
 
 use std::sync::Arc;

@@ -5,12 +5,14 @@ mod feed;
 mod keys;
 mod ledger;
 mod scene;
+mod users;
 
 pub use self::accounts::*;
 pub use self::feed::*;
 pub use self::keys::*;
 pub use self::ledger::*;
 pub use self::scene::*;
+pub use self::users::*;
 
 /// Makes a test of each part of the contract. `$open` gives a fresh, empty `Arc<dyn Store>` with a lease of
 /// [`LEASE`](self::feed::LEASE), and something to keep alive beside it.
@@ -53,6 +55,12 @@ macro_rules! contract_tests {
             accounts_are_listed_in_pages,
             a_session_ends_when_it_expires_or_is_closed,
             a_rotated_session_keeps_its_grants,
+            a_member_is_of_one_account_and_goes_with_their_sessions,
+            a_password_change_ends_the_other_sessions_and_needs_a_grant_of_the_root,
+            a_new_authenticator_is_in_force_once_confirmed,
+            one_hundred_uses_of_one_recovery_code_give_one_grant,
+            a_reset_ends_every_session_of_the_account,
+            a_key_expires_once_and_comes_back_with_a_new_end,
             every_change_is_in_the_audit_log_and_the_chain_holds,
         );
     };

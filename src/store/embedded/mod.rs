@@ -246,4 +246,6 @@ impl Ledger for Embedded {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use async_trait::async_trait;
 
-use super::tables::{IDENTITY, Identity, JOURNAL, JournalLink, META_IDENTITY, META_JOURNAL, META_NUMBERS, META_SECRETS, SCHEMA, SECRETS};
+use super::tables::{
+    IDENTITY, Identity, JOURNAL, JournalLink, META_IDENTITY, META_JOURNAL, META_NUMBERS, META_SECRETS, SCHEMA, SECRETS,
+};
 use super::{Embedded, feed};
 use crate::principal::JournalId;
 use crate::store::StoreError;

@@ -228,7 +228,15 @@ fn gateway(folder: &std::path::Path, digester: Digester, store: Arc<dyn FeedStor
     let tls = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
     Gateway::new(GatewayParts {
         protocols: Protocols::new(&config.limits, None),
-        verifier: Verifier { digester, keyring, lease, loader, feed, failed_auth: FailedAuth::new(0, 1), default_cluster },
+        verifier: Verifier {
+            digester,
+            keyring,
+            lease,
+            loader,
+            feed,
+            failed_auth: FailedAuth::new(0, 1),
+            default_cluster,
+        },
         limits: Limits::new(AccountLimits::default()),
         caps: ConnectionCaps::new(1000, 1000, Vec::new()),
         meter: Meter::open(options).unwrap(),
@@ -278,7 +286,14 @@ impl FeedStore for Moody {
     async fn load(&self, digest: Digest) -> Result<Loaded, StoreError> {
         let found = if digest == self.good {
             let key_id = KeyId([2; ID_BYTES]);
-            let credential = Credential { key_id, account_id: ACCOUNT, disabled: false, expires_at: None, expired: false, version: 1 };
+            let credential = Credential {
+                key_id,
+                account_id: ACCOUNT,
+                disabled: false,
+                expires_at: None,
+                expired: false,
+                version: 1,
+            };
             Found::Key {
                 credential,
                 account: Account { account_id: ACCOUNT, status: AccountStatus::Active, version: 1 },
