@@ -11,7 +11,7 @@ DATA ?=
 
 REQUIREMENTS := $(wildcard tests/sdk/requirements.txt)
 
-.PHONY: help run test bench lint fmt setup native python
+.PHONY: help run test bench lint fmt setup native python tools
 
 help:
 	@echo "make run    the demo: gateway on $(GATEWAY), console on $(CONTROL) (GATEWAY=, CONTROL=, DATA= change it)"
@@ -43,7 +43,7 @@ lint: native
 fmt:
 	$(CARGO) fmt --all
 
-setup: native python
+setup: native python tools
 
 # Installs the Debian package $(2) unless the check $(1) succeeds; says what is missing where that is not possible.
 define need
@@ -59,6 +59,10 @@ endef
 native:
 	$(call need,command -v cc,gcc libc6-dev)
 	$(call need,command -v cmake,cmake)
+
+# The tests count system calls.
+tools:
+	$(call need,command -v strace,strace)
 
 # The real client of the vector service, for the tests in tests/sdk.
 python: $(if $(REQUIREMENTS),.venv/.ready)
