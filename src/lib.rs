@@ -11,9 +11,11 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod fault;
 pub mod feed;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
 pub mod gateway;
+pub mod journal;
 pub mod key;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
 pub mod limits;

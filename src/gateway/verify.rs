@@ -42,22 +42,60 @@ pub struct Admission {
     pub wall: WallTime,
 }
 
+/// Why one digest of a key was not admitted.
+enum NotAdmitted {
+    /// Nobody knows it; perhaps the store had to be asked for that.
+    Unknown {
+        was_loaded: bool,
+    },
+    Denied(Denial),
+}
+
+impl NotAdmitted {
+    /// The store may have been asked for another digest of the key before.
+    fn after(self, asked_before: bool) -> Self {
+        match self {
+            Self::Unknown { was_loaded } => Self::Unknown { was_loaded: was_loaded || asked_before },
+            denied @ Self::Denied(_) => denied,
+        }
+    }
+}
+
+impl From<Denial> for NotAdmitted {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
 impl Verifier {
-    /// The fast path: no waiting, no allocation, one look at the clock.
+    /// The fast path: no waiting, no allocation, one look at the clock. While the pepper is rotated, a key that is unknown under
+    /// the present one is looked for under the one before; a deleted key is known, and denied, under either.
     pub async fn verify(&self, key: PresentedKey<'_>, to: Destination<'_>, from: IpAddr) -> Result<Admission, Denial> {
-        let digest = self.digester.digest(key);
+        let mut admitted = self.verify_digest(self.digester.digest(key), to, from).await;
+        if let Err(NotAdmitted::Unknown { was_loaded }) = admitted
+            && let Some(digest) = self.digester.previous_digest(key)
+        {
+            admitted = self.verify_digest(digest, to, from).await.map_err(|why| why.after(was_loaded));
+        }
+        admitted.map_err(|why| match why {
+            NotAdmitted::Unknown { was_loaded: true } => self.failed_auth.loaded_in_vain(from, clock::boot()),
+            NotAdmitted::Unknown { was_loaded: false } => self.denial(Denial::NotValid, from, clock::boot()),
+            NotAdmitted::Denied(denial) => denial,
+        })
+    }
+
+    async fn verify_digest(&self, digest: Digest, to: Destination<'_>, from: IpAddr) -> Result<Admission, NotAdmitted> {
         let mut was_loaded = false;
         for attempt in 0..2 {
             let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));
             let at = clock::boot();
             let wall = clock::wall_at(at);
-            let (is_missing, is_deleted) = (seen.is_missing(), seen.is_deleted());
+            let is_missing = seen.is_missing();
             match seen.verdict(at, wall, from) {
                 Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
-                // A deleted key is a client that was not told, and no guess.
-                Verdict::Deny(denial) if is_deleted => return Err(denial),
-                Verdict::Deny(Denial::NotValid) if was_loaded => return Err(self.failed_auth.loaded_in_vain(from, at)),
-                Verdict::Deny(denial) => return Err(self.denial(denial, from, at)),
+                // Also a deleted key: that is a client that was not told, and no guess.
+                Verdict::Deny(denial) => return Err(NotAdmitted::Denied(denial)),
+                Verdict::Unknown => return Err(NotAdmitted::Unknown { was_loaded }),
                 Verdict::Unsure if attempt == 0 => {
                     if is_missing {
                         self.failed_auth.check_load(from, at)?;
@@ -68,7 +106,7 @@ impl Verifier {
                 Verdict::Unsure => {}
             }
         }
-        Err(Denial::CannotVerify)
+        Err(NotAdmitted::Denied(Denial::CannotVerify))
     }
 
     /// What a denial becomes for an address that shows too many bad keys.

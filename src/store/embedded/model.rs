@@ -324,6 +324,7 @@ fn said<T>(answer: Answer<T>) -> Result<(), Refusal> {
         Ok(_) => Ok(()),
         Err(AccountError::Refused(refusal)) => Err(refusal),
         Err(AccountError::Store(error)) => panic!("{error}"),
+        Err(AccountError::Pending) => unreachable!("without a journal nothing waits"),
     }
 }
 
