@@ -44,7 +44,13 @@ pub struct Health {
 #[derive(Clone)]
 pub struct WriteProbe {
     store: Arc<dyn Store>,
-    last: Arc<Mutex<Option<(BootTime, Result<(), String>)>>>,
+    last: Arc<Mutex<Option<Probed>>>,
+}
+
+/// What the store said, and when.
+struct Probed {
+    at: BootTime,
+    said: Result<(), String>,
 }
 
 #[derive(Serialize)]
@@ -98,8 +104,8 @@ impl WriteProbe {
 
     async fn check(&self) -> Result<(), String> {
         let mut last = self.last.lock().await;
-        if let Some((asked_at, said)) = &*last
-            && clock::boot().since(*asked_at) < STORE_ASKED_EVERY
+        if let Some(Probed { at, said }) = &*last
+            && clock::boot().since(*at) < STORE_ASKED_EVERY
         {
             return said.clone();
         }
@@ -107,7 +113,7 @@ impl WriteProbe {
             Ok(said) => said.map_err(|error| error.to_string()),
             Err(_) => Err("the store does not answer".to_owned()),
         };
-        *last = Some((clock::boot(), said.clone()));
+        *last = Some(Probed { at: clock::boot(), said: said.clone() });
         said
     }
 }
