@@ -11,6 +11,7 @@ pub mod intent;
 pub mod journaled;
 pub mod records;
 pub mod rotation;
+pub mod rules;
 pub mod upkeep;
 pub mod users;
 

@@ -6,12 +6,16 @@ use std::path::Path;
 
 use redb::{Database, ReadableDatabase};
 
-use super::rows::{Raw, Rows, Snapshot, Span, broken};
-use super::tables::{COMMITS, IDENTITY, Identity, META_IDENTITY, META_NUMBERS, NAMES, SCHEMA, SCHEMA_VERSION};
-use super::{Embedded, feed, open_database};
+use super::rows::{Raw, Snapshot, broken};
+use super::{Embedded, open_database};
 use crate::principal::Epoch;
 use crate::store::StoreError;
 use crate::store::backup::{BackupError, BackupHeader, BackupReader, BackupWriter, Record, SettledJournal};
+use crate::store::rules::feed;
+use crate::store::rules::rows::{Rows, Span};
+use crate::store::rules::tables::{
+    COMMITS, IDENTITY, Identity, META_IDENTITY, META_NUMBERS, NAMES, SCHEMA, SCHEMA_VERSION,
+};
 use crate::time::WallTime;
 
 /// Rows of a restore in one transaction.
@@ -51,7 +55,6 @@ impl Embedded {
         let identity = META_IDENTITY.get_promised(&rows, IDENTITY)?;
         let known = META_NUMBERS.get(&rows, COMMITS)?.unwrap_or_default();
         super::at_once(&database, |tx| {
-            tx.make_tables()?;
             tx.put(&META_NUMBERS, COMMITS, &known.max(commits))?;
             tx.put(&META_IDENTITY, IDENTITY, &Identity { epoch, ..identity })
         })?;

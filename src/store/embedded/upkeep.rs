@@ -4,15 +4,16 @@ use std::io::Write;
 
 use async_trait::async_trait;
 
-use super::tables::{
-    IDENTITY, Identity, JOURNAL, JournalLink, META_IDENTITY, META_JOURNAL, META_NUMBERS, META_SECRETS, SCHEMA, SECRETS,
-};
-use super::{Embedded, feed};
+use super::Embedded;
 use crate::principal::JournalId;
 use crate::store::StoreError;
 use crate::store::audit::AuditEvent;
 use crate::store::backup::{BackupError, BackupHeader, SettledJournal};
 use crate::store::journaled::Journaled;
+use crate::store::rules::feed;
+use crate::store::rules::tables::{
+    IDENTITY, Identity, JOURNAL, JournalLink, META_IDENTITY, META_JOURNAL, META_NUMBERS, META_SECRETS, SCHEMA, SECRETS,
+};
 use crate::store::upkeep::{JournalStatus, StoreStatus, Upkeep};
 use crate::time::WallTime;
 

@@ -2,7 +2,6 @@
 //! it to the disk, and only then answers each of them. So a crowd of changes shares one fsync, and no async thread waits for a disk.
 
 use std::cell::OnceCell;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -10,15 +9,13 @@ use redb::{Database, ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::gateways::Gateways;
-use super::ledger::Totals;
-use super::rows::{Raw, RowKey, RowValue, Rows, Span, Step, Table, broken, value_of, walk};
-use super::tables::{AUDIT, AUDIT_HEAD, LOG, META_AUDIT, META_NUMBERS, NAMES, REVISION};
-use crate::key::Digest;
-use crate::meter::record::{Counters, Operation};
-use crate::principal::{AccountId, ClusterId, Revision};
-use crate::store::audit::{AuditEntry, AuditEvent, GENESIS};
-use crate::store::intent::AuditHead;
-use crate::store::{Change, LogEntry, StoreError};
+use super::rows::{Raw, broken, value_of, walk};
+use crate::principal::Revision;
+use crate::store::StoreError;
+use crate::store::rules::ledger::Totals;
+use crate::store::rules::rows::{RowKey, Rows, Span, Step};
+use crate::store::rules::tables::{LOG, NAMES};
+use crate::store::rules::{Changes, Effects};
 
 /// Changes that may wait; whoever comes then waits for a place in the queue.
 const QUEUE: usize = 1024;
@@ -53,7 +50,7 @@ impl Writer {
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
-        F: Fn(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        F: Fn(&mut dyn Changes) -> Result<T, E> + Send + 'static,
     {
         let gone = || E::from(StoreError::Away("the writer has stopped".to_owned()));
         let (done, answer) = oneshot::channel();
@@ -78,24 +75,16 @@ pub struct Tx<'a> {
     tx: &'a WriteTransaction,
     /// By their place in [`NAMES`]. Each is opened once: opening costs more than a read or a write of a row.
     tables: [OnceCell<Opened<'a>>; NAMES.len()],
-    log_keep: u64,
     writes: u64,
     effects: Effects,
 }
 
 type Opened<'a> = redb::Table<'a, &'static [u8], &'static [u8]>;
 
-/// What becomes visible outside the file once the transaction is on the disk.
-#[derive(Default)]
-pub struct Effects {
-    pub changes: Vec<(Revision, Option<Digest>)>,
-    pub usage: Vec<((AccountId, ClusterId, Operation), Counters)>,
-}
-
 impl<'a> Tx<'a> {
-    fn new(tx: &'a WriteTransaction, log_keep: u64) -> Self {
+    fn new(tx: &'a WriteTransaction) -> Self {
         let tables = [const { OnceCell::new() }; NAMES.len()];
-        Self { tx, tables, log_keep, writes: 0, effects: Effects::default() }
+        Self { tx, tables, writes: 0, effects: Effects::default() }
     }
 
     fn table(&self, name: &str) -> Result<&Opened<'a>, StoreError> {
@@ -118,87 +107,41 @@ impl<'a> Tx<'a> {
         opened.ok_or_else(|| StoreError::Corrupt(format!("there is no table {name}")))
     }
 
-    pub fn put<K: RowKey + ?Sized, V: RowValue>(
-        &mut self,
-        table: &Table<K, V>,
-        key: &K,
-        value: &V,
-    ) -> Result<(), StoreError> {
-        let encoded = value.encode().map_err(|why| StoreError::Corrupt(format!("table {}: {why}", table.name)))?;
-        let rows = self.table_mut(table.name)?;
-        rows.insert(key.row_key().as_slice(), encoded.as_slice()).map_err(broken)?;
-        Ok(())
-    }
-
-    pub fn remove<K: RowKey + ?Sized, V: RowValue>(&mut self, table: &Table<K, V>, key: &K) -> Result<(), StoreError> {
-        self.table_mut(table.name)?.remove(key.row_key().as_slice()).map_err(broken)?;
-        Ok(())
-    }
-
-    /// Removes every row within `span`.
-    pub fn remove_all<K: RowKey + ?Sized, V: RowValue>(
-        &mut self,
-        table: &Table<K, V>,
-        span: &Span,
-    ) -> Result<(), StoreError> {
-        let mut keys = Vec::new();
-        walk(self.table(table.name)?, span, &mut |key, _| {
-            keys.push(key.to_vec());
-            Ok(ControlFlow::Continue(()))
-        })?;
-        for key in keys {
-            self.table_mut(table.name)?.remove(key.as_slice()).map_err(broken)?;
-        }
-        Ok(())
-    }
-
     /// Makes the tables that are not there yet.
-    pub fn make_tables(&self) -> Result<(), StoreError> {
+    fn make_tables(&self) -> Result<(), StoreError> {
         NAMES.iter().try_for_each(|name| self.table(name).map(drop))
     }
 
-    /// The revision that the next change of the log will have.
-    pub fn next_revision(&self) -> Result<Revision, StoreError> {
-        Ok(Revision(META_NUMBERS.get_promised(self, REVISION)? + 1))
-    }
-
-    /// Appends to the change log and trims it.
-    pub fn log(&mut self, change: Change) -> Result<Revision, StoreError> {
-        let revision = self.next_revision()?;
-        let deleted = match &change {
-            Change::KeyDeleted { digest, .. } => Some(*digest),
-            _ => None,
+    /// The log keeps so many entries.
+    fn trim_log(&mut self, log_keep: u64) -> Result<(), StoreError> {
+        let Some((Revision(newest), _)) = self.effects.changes.last() else {
+            return Ok(());
         };
-        self.put(&META_NUMBERS, REVISION, &revision.0)?;
-        self.put(&LOG, &revision.0, &LogEntry { revision, change })?;
-        self.trim_log(revision)?;
-        self.effects.changes.push((revision, deleted));
-        Ok(revision)
-    }
-
-    fn trim_log(&mut self, newest: Revision) -> Result<(), StoreError> {
-        let oldest_kept = newest.0.saturating_sub(self.log_keep) + 1;
+        let oldest_kept = (newest.saturating_sub(log_keep) + 1).row_key();
         let rows = self.table_mut(LOG.name)?;
         loop {
             let oldest = rows.first().map_err(broken)?.map(|(key, _)| key.value().to_vec());
             match oldest {
-                Some(oldest) if oldest < oldest_kept.row_key() => rows.remove(oldest.as_slice()).map_err(broken)?,
+                Some(oldest) if oldest < oldest_kept => rows.remove(oldest.as_slice()).map_err(broken)?,
                 _ => return Ok(()),
             };
         }
     }
+}
 
-    /// Appends to the audit log.
-    pub fn audit(&mut self, event: AuditEvent) -> Result<(), StoreError> {
-        let head = META_AUDIT.get(self, AUDIT_HEAD)?;
-        let entry = AuditEntry::chain(event, head.map_or((0, GENESIS), |head| (head.seq, head.hash)));
-        self.put(&META_AUDIT, AUDIT_HEAD, &AuditHead { seq: entry.seq, hash: entry.hash })?;
-        self.put(&AUDIT, &entry.seq, &entry)
+impl Changes for Tx<'_> {
+    fn put_row(&mut self, table: &'static str, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        self.table_mut(table)?.insert(key.as_slice(), value.as_slice()).map_err(broken)?;
+        Ok(())
     }
 
-    /// Usage that this transaction adds to the totals.
-    pub fn used(&mut self, whose: (AccountId, ClusterId, Operation), grown: Counters) {
-        self.effects.usage.push((whose, grown));
+    fn remove_row(&mut self, table: &'static str, key: Vec<u8>) -> Result<(), StoreError> {
+        self.table_mut(table)?.remove(key.as_slice()).map_err(broken)?;
+        Ok(())
+    }
+
+    fn effects(&mut self) -> &mut Effects {
+        &mut self.effects
     }
 }
 
@@ -236,7 +179,7 @@ impl<T, E, F> Job for Waiting<T, E, F>
 where
     T: Send,
     E: From<StoreError> + Send,
-    F: Fn(&mut Tx<'_>) -> Result<T, E> + Send,
+    F: Fn(&mut dyn Changes) -> Result<T, E> + Send,
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> Ran {
         let before = tx.writes;
@@ -291,10 +234,16 @@ fn settle(mut batch: Vec<Box<dyn Job>>, database: &Database, log_keep: u64, outl
     }
 }
 
-/// Runs a change before there is a queue: at set-up.
-pub fn at_once(database: &Database, change: impl Fn(&mut Tx<'_>) -> Result<(), StoreError>) -> Result<(), StoreError> {
+/// Makes the tables that are not there yet and runs a change, before there is a queue.
+pub fn at_once(
+    database: &Database,
+    change: impl Fn(&mut dyn Changes) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let write = begin(database)?;
-    change(&mut Tx::new(&write, u64::MAX))?;
+    let mut tx = Tx::new(&write);
+    tx.make_tables()?;
+    change(&mut tx)?;
+    drop(tx);
     write.commit().map_err(broken)
 }
 
@@ -313,7 +262,7 @@ enum Round {
 
 fn run(batch: &mut [Box<dyn Job>], database: &Database, log_keep: u64) -> Result<Round, StoreError> {
     let write = begin(database)?;
-    let mut tx = Tx::new(&write, log_keep);
+    let mut tx = Tx::new(&write);
     for (at, job) in batch.iter_mut().enumerate() {
         if let Ran::Soiled = job.run(&mut tx) {
             drop(tx);
@@ -321,6 +270,7 @@ fn run(batch: &mut [Box<dyn Job>], database: &Database, log_keep: u64) -> Result
             return Ok(Round::Soiled(at));
         }
     }
+    tx.trim_log(log_keep)?;
     let (writes, effects) = (tx.writes, std::mem::take(&mut tx.effects));
     // The tables have to be closed before the transaction ends.
     drop(tx);

@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
+use super::Changes;
 use super::rows::{RowValue, Rows, Span};
 use super::tables::{FLUSHES, LEDGER};
-use super::writer::Tx;
 use crate::meter::record::{Counters, Flush, LedgerLine, LineKey, Operation};
 use crate::principal::{AccountId, ClusterId, ID_BYTES, Incarnation, KeyId};
 use crate::store::{StoreError, UsageTotal};
@@ -29,7 +29,7 @@ pub struct Totals(RwLock<HashMap<Whose, Counters>>);
 
 impl Totals {
     /// Reads the whole ledger, once, when the file is opened.
-    pub fn read(rows: &impl Rows) -> Result<Self, StoreError> {
+    pub fn read(rows: &dyn Rows) -> Result<Self, StoreError> {
         let mut sums: HashMap<Whose, Counters> = HashMap::new();
         LEDGER.scan(rows, Span::all(), |key, counters| {
             let line = line_at(key)?;
@@ -68,7 +68,7 @@ fn whose(key: &LineKey) -> Whose {
 }
 
 /// The greater of each field wins, so a batch that comes twice, late or out of order changes nothing.
-pub fn merge(tx: &mut Tx<'_>, flush: &Flush) -> Result<(), StoreError> {
+pub fn merge(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
     for (key, counters) in &flush.lines {
         let row = row_key(flush.hour, key, flush.incarnation);
         let known = LEDGER.get(tx, &row)?.unwrap_or_default();
@@ -81,7 +81,7 @@ pub fn merge(tx: &mut Tx<'_>, flush: &Flush) -> Result<(), StoreError> {
     mark(tx, flush)
 }
 
-fn mark(tx: &mut Tx<'_>, flush: &Flush) -> Result<(), StoreError> {
+fn mark(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
     let row = mark_key(flush.hour, flush.incarnation);
     let known = FLUSHES.get(tx, &row)?;
     let before = known.unwrap_or_default();
@@ -112,7 +112,7 @@ fn grown(before: &Counters, now: &Counters) -> Counters {
 }
 
 /// All lines of the hours `from..=to`.
-pub fn lines(rows: &impl Rows, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
+pub fn lines(rows: &dyn Rows, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
     let span = Span::all().from(&from.0.to_be_bytes()[..]);
     let span = match to.0.checked_add(1) {
         Some(end) => span.before(&end.to_be_bytes()[..]),
