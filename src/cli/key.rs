@@ -47,7 +47,7 @@ pub enum Key {
     Enable {
         key: String,
     },
-    /// Let a key end at a time like 2030-01-01T00:00:00Z.
+    /// Let a key end at a time like 2030-01-01T00:00:00Z, or "never".
     Expire {
         key: String,
         at: String,
@@ -136,6 +136,7 @@ impl Key {
             Self::Rename { key, name } => patch(&key, json!({"name": name})),
             Self::Disable { key } => patch(&key, json!({"status": "disabled"})),
             Self::Enable { key } => patch(&key, json!({"status": "active"})),
+            Self::Expire { key, at } if at == "never" => patch(&key, json!({"expires_at": null})),
             Self::Expire { key, at } => patch(&key, json!({"expires_at": at})),
             Self::Delete { key, code } => delete(client, show, &key, code),
             Self::List { deleted, .. } => list(client, show, &format!("/v1/keys?deleted={deleted}")),

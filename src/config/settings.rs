@@ -157,7 +157,7 @@ settings! {
     ABANDONED_CALLS: usize = "gateway.limits.abandoned_calls", default 1024 from 0 to 1000000;
     /// How long a graceful stop waits for calls in flight.
     SHUTDOWN: Duration = "gateway.limits.shutdown", default "10s" from "0s" to "1h";
-    /// Bad keys per second from one address (IPv6: one /64); more are answered 429 until there are fewer. Good keys are not held up. 0: no limit.
+    /// Bad keys per second from one address (IPv6: one /64); more are answered 429 until there are fewer. Good keys are not held up, and those not known yet are looked up. 0: no limit.
     FAILED_AUTH_RATE: u32 = "gateway.limits.failed_auth_rate", default 100 from 0 to 1000000;
     /// Bad keys from one address that may come at once where failed_auth_rate is set.
     FAILED_AUTH_BURST: u32 = "gateway.limits.failed_auth_burst", default 1000 from 1 to 10000000;

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::Control;
@@ -22,7 +22,7 @@ use super::step_up::grant_in;
 use crate::clock;
 use crate::key::{KeyText, PresentedKey};
 use crate::principal::{AccountId, KeyId};
-use crate::store::accounts::{AccountError, Answer, Changed, DeleteBy, KeyPatch, KeySlots, Keys, NewKey, Page};
+use crate::store::accounts::{AccountError, Answer, Changed, DeleteBy, Expiry, KeyPatch, KeySlots, Keys, NewKey, Page};
 use crate::store::records::KeyRecord;
 use crate::time::WallTime;
 
@@ -110,8 +110,15 @@ pub struct Patch {
     #[serde(default, deserialize_with = "name::optional")]
     name: Option<String>,
     status: Option<Switch>,
+    /// `null`: the key has no end any more.
     #[schema(value_type = Option<String>)]
-    expires_at: Option<jiff::Timestamp>,
+    #[serde(default, deserialize_with = "given")]
+    expires_at: Option<Option<jiff::Timestamp>>,
+}
+
+/// Tells `null` from what is absent.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq, ToSchema)]
@@ -182,8 +189,9 @@ pub async fn patch(
     QueryOf(wait): QueryOf<WaitQuery>,
     JsonBody(Patch { name, status, expires_at }): JsonBody<Patch>,
 ) -> Result<Response, Problem> {
-    let expires_at = expires_at.map(|at| WallTime(u64::try_from(at.as_millisecond()).unwrap_or_default()));
-    let patch = KeyPatch { name, disabled: status.map(|status| status == Switch::Disabled), expires_at };
+    let end = |at: jiff::Timestamp| Expiry::At(WallTime(u64::try_from(at.as_millisecond()).unwrap_or_default()));
+    let expiry = expires_at.map(|at| at.map_or(Expiry::Never, end));
+    let patch = KeyPatch { name, disabled: status.map(|status| status == Switch::Disabled), expiry };
     let changed = control.store.patch_key(root.account_id(), key_id, patch, root.actor(), clock::wall()).await?;
     let confirmation = control.confirmed(changed.revision, wait).await?;
     let key = control.key_views(vec![changed.record]).await?.pop().ok_or(Kind::NotFound)?;

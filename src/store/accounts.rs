@@ -143,7 +143,24 @@ pub struct NewKey {
 pub struct KeyPatch {
     pub name: Option<String>,
     pub disabled: Option<bool>,
-    pub expires_at: Option<WallTime>,
+    pub expiry: Option<Expiry>,
+}
+
+/// When a key ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expiry {
+    Never,
+    At(WallTime),
+}
+
+impl Expiry {
+    pub fn instant(self) -> Option<WallTime> {
+        match self {
+            Self::Never => None,
+            Self::At(at) => Some(at),
+        }
+    }
 }
 
 /// The configured limits; those of the account record come before them.

@@ -44,6 +44,7 @@ const LEASE: Duration = Duration::from_secs(5);
 /// A control plane of its own with an empty store.
 struct World {
     router: Router,
+    control: Arc<Control>,
     store: Arc<Journaled<Embedded>>,
     operator: String,
     billing: String,
@@ -116,9 +117,10 @@ impl World {
             checks: Vec::new(),
             store: Some(store.clone()),
         };
-        let router = router(Control::new(parts).unwrap(), health::routes(health));
+        let control = Control::new(parts).unwrap();
+        let router = router(Arc::clone(&control), health::routes(health));
         let (operator, billing) = (operator.expose().to_owned(), billing.expose().to_owned());
-        Self { router, store, operator, billing, _folder: folder }
+        Self { router, control, store, operator, billing, _folder: folder }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

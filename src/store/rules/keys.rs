@@ -197,13 +197,13 @@ pub fn patch(
         return Err(Refusal::NotFound.into());
     }
     record.name = patch.name.clone().or(record.name);
-    let matters = patch.disabled.is_some() || patch.expires_at.is_some();
+    let matters = patch.disabled.is_some() || patch.expiry.is_some();
     let revision = if matters {
         let credential = &mut record.credential;
         credential.disabled = patch.disabled.unwrap_or(credential.disabled);
-        if let Some(at) = patch.expires_at {
-            move_expiry(tx, key_id, credential.expires_at, Some(at))?;
-            (credential.expires_at, credential.expired) = (Some(at), false);
+        if let Some(expiry) = patch.expiry {
+            move_expiry(tx, key_id, credential.expires_at, expiry.instant())?;
+            (credential.expires_at, credential.expired) = (expiry.instant(), false);
         }
         credential.version += 1;
         Some(tx.log(put_change(&record))?)
