@@ -7,9 +7,11 @@ pub mod confirm;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod embedded;
+pub mod gateways;
 pub mod intent;
 pub mod journaled;
 pub mod records;
+pub mod redis;
 pub mod rotation;
 pub mod rules;
 pub mod upkeep;

@@ -12,7 +12,6 @@ use crate::principal::Epoch;
 use crate::store::StoreError;
 use crate::store::backup::{BackupError, BackupHeader, BackupReader, BackupWriter, Record, SettledJournal};
 use crate::store::rules::feed;
-use crate::store::rules::rows::{Rows, Span};
 use crate::store::rules::tables::{
     COMMITS, IDENTITY, Identity, META_IDENTITY, META_NUMBERS, NAMES, SCHEMA, SCHEMA_VERSION,
 };
@@ -36,7 +35,7 @@ impl Embedded {
         let header = BackupHeader { store_id, epoch, schema, revision, taken_at: now, journal };
         let mut writer = BackupWriter::begin(to, &header)?;
         for table in NAMES {
-            copy_table(&rows, table, &mut writer)?;
+            writer.copy(&rows, table)?;
         }
         writer.finish()?;
         Ok(header)
@@ -60,16 +59,6 @@ impl Embedded {
         })?;
         Ok(())
     }
-}
-
-fn copy_table<W: Write>(rows: &Snapshot, table: &str, writer: &mut BackupWriter<W>) -> Result<(), BackupError> {
-    writer.table(table)?;
-    let mut failed = None;
-    rows.scan(table, Span::all(), &mut |key, value| {
-        failed = writer.row(key, value).err();
-        Ok(if failed.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-    })?;
-    failed.map_or(Ok(()), Err)
 }
 
 /// One transaction of rows; break at the end of the backup.

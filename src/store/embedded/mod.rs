@@ -1,7 +1,6 @@
 //! The embedded store: one file, one process. Reads take a snapshot and never wait for the writer; changes go through [`writer`].
 
 mod backup;
-mod gateways;
 mod rows;
 mod upkeep;
 mod writer;
@@ -16,10 +15,10 @@ use async_trait::async_trait;
 use redb::{Database, ReadableDatabase, TableHandle};
 use tokio::sync::broadcast;
 
-use self::gateways::Gateways;
 use self::rows::{Raw, Snapshot, broken, is_absent};
 use self::writer::{Outlets, Writer, at_once};
 use super::confirm::{Confirmation, GatewayState};
+use super::gateways::Gateways;
 use super::rules::ledger::{self, Totals};
 use super::rules::rows::Rows;
 use super::rules::tables::{
@@ -27,6 +26,7 @@ use super::rules::tables::{
 };
 use super::rules::{Backend, Changes, feed};
 use super::{ClustersRead, FeedStore, Ledger, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal};
+use crate::clock;
 use crate::key::Digest;
 use crate::meter::record::{Flush, LedgerLine};
 use crate::principal::{Epoch, Incarnation, Revision, StoreId};
@@ -71,7 +71,8 @@ impl Embedded {
         let identity = prepare(&database, settings.lease)?;
         let snapshot = snapshot_of(&database)?;
         let totals = Arc::new(Totals::read(&snapshot)?);
-        let gateways = Arc::new(Gateways::new(identity.epoch, settings.lease, feed::revision(&snapshot)?));
+        let gateways =
+            Arc::new(Gateways::new(identity.epoch, settings.lease, feed::revision(&snapshot)?, clock::boot()));
         let outlets = Outlets { gateways: Arc::clone(&gateways), totals: Arc::clone(&totals) };
         let writer = Writer::start(Arc::clone(&database), settings.log_keep.max(1), outlets)?;
         Ok(Self { identity, writer, database, gateways, totals })

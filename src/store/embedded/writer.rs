@@ -3,30 +3,21 @@
 
 use std::cell::OnceCell;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use redb::{Database, ReadableTable, WriteTransaction};
-use tokio::sync::{mpsc, oneshot};
 
-use super::gateways::Gateways;
 use super::rows::{Raw, broken, value_of, walk};
 use crate::principal::Revision;
 use crate::store::StoreError;
+use crate::store::gateways::Gateways;
 use crate::store::rules::ledger::Totals;
+use crate::store::rules::queue::{Job, Queue};
 use crate::store::rules::rows::{RowKey, Rows, Span, Step};
 use crate::store::rules::tables::{LOG, NAMES};
 use crate::store::rules::{Changes, Effects};
 
-/// Changes that may wait; whoever comes then waits for a place in the queue.
-const QUEUE: usize = 1024;
-/// Changes in one transaction at most.
-const BATCH: usize = 256;
-
-/// The queue to the writer's thread. Dropping it lets the thread finish what waits and end.
-pub struct Writer {
-    queue: Option<mpsc::Sender<Box<dyn Job>>>,
-    thread: Option<JoinHandle<()>>,
-}
+/// The queue to the writer's thread.
+pub struct Writer(Queue);
 
 /// Where the thread makes known what it has committed, before it answers.
 pub struct Outlets {
@@ -37,36 +28,18 @@ pub struct Outlets {
 impl Writer {
     /// `log_keep`: entries of the change log that are kept.
     pub fn start(database: Arc<Database>, log_keep: u64, outlets: Outlets) -> Result<Self, StoreError> {
-        let (queue, jobs) = mpsc::channel(QUEUE);
-        let work = move || serve(jobs, &database, log_keep, &outlets);
-        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(work);
-        let thread = thread.map_err(|error| StoreError::Away(format!("no thread for the writer: {error}")))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        let settle = move |batch| settle(batch, &database, log_keep, &outlets);
+        Queue::start(settle).map(Self)
     }
 
-    /// Runs `change` in a transaction and answers once it is on the disk. `change` may run more than once, each time on a fresh
-    /// transaction; where it answers an error, nothing it wrote stays.
+    /// As [`Backend::write`](crate::store::rules::Backend::write).
     pub async fn write<T, E, F>(&self, change: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
         F: Fn(&mut dyn Changes) -> Result<T, E> + Send + 'static,
     {
-        let gone = || E::from(StoreError::Away("the writer has stopped".to_owned()));
-        let (done, answer) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or_else(gone)?;
-        queue.send(Box::new(Waiting { change, outcome: None, done })).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        drop(self.queue.take());
-        if let Some(thread) = self.thread.take() {
-            // A writer that panicked has nothing left to finish.
-            let _ = thread.join();
-        }
+        self.0.write(change).await
     }
 }
 
@@ -155,63 +128,6 @@ impl Rows for Tx<'_> {
     }
 }
 
-/// A change in the queue, whatever it answers.
-trait Job: Send {
-    fn run(&mut self, tx: &mut Tx<'_>) -> Ran;
-    /// Says to the caller what came of it; `failed` is why the transaction was not committed, if so.
-    fn answer(self: Box<Self>, failed: Option<StoreError>);
-}
-
-enum Ran {
-    /// The transaction can go on: the change is made, or it was refused before it wrote anything.
-    Clean,
-    /// The change failed half-way. The transaction must not be committed.
-    Soiled,
-}
-
-struct Waiting<T, E, F> {
-    change: F,
-    outcome: Option<Result<T, E>>,
-    done: oneshot::Sender<Result<T, E>>,
-}
-
-impl<T, E, F> Job for Waiting<T, E, F>
-where
-    T: Send,
-    E: From<StoreError> + Send,
-    F: Fn(&mut dyn Changes) -> Result<T, E> + Send,
-{
-    fn run(&mut self, tx: &mut Tx<'_>) -> Ran {
-        let before = tx.writes;
-        let outcome = (self.change)(tx);
-        let clean = outcome.is_ok() || tx.writes == before;
-        self.outcome = Some(outcome);
-        if clean { Ran::Clean } else { Ran::Soiled }
-    }
-
-    fn answer(self: Box<Self>, failed: Option<StoreError>) {
-        let answer = match (self.outcome, failed) {
-            (Some(Ok(value)), None) => Ok(value),
-            (Some(Err(error)), _) => Err(error),
-            (_, Some(error)) => Err(E::from(error)),
-            (None, None) => Err(E::from(StoreError::Away("the change did not run".to_owned()))),
-        };
-        // A caller that has gone away does not undo its change.
-        let _ = self.done.send(answer);
-    }
-}
-
-fn serve(mut jobs: mpsc::Receiver<Box<dyn Job>>, database: &Database, log_keep: u64, outlets: &Outlets) {
-    while let Some(first) = jobs.blocking_recv() {
-        let mut batch = vec![first];
-        while batch.len() < BATCH {
-            let Ok(job) = jobs.try_recv() else { break };
-            batch.push(job);
-        }
-        settle(batch, database, log_keep, outlets);
-    }
-}
-
 /// Runs a batch until all of it is answered. A change that fails half-way is answered alone and the rest runs again without it,
 /// so this ends after at most as many rounds as there are changes.
 fn settle(mut batch: Vec<Box<dyn Job>>, database: &Database, log_keep: u64, outlets: &Outlets) {
@@ -223,13 +139,16 @@ fn settle(mut batch: Vec<Box<dyn Job>>, database: &Database, log_keep: u64, outl
                 None
             }
             Ok(Round::Soiled(at)) => {
-                batch.remove(at).answer(None);
+                batch.remove(at).answer();
                 continue;
             }
             Err(error) => Some(error),
         };
         for job in batch.drain(..) {
-            job.answer(failed.as_ref().map(StoreError::again));
+            match &failed {
+                None => job.answer(),
+                Some(error) => job.fail(error.again()),
+            }
         }
     }
 }
@@ -264,7 +183,9 @@ fn run(batch: &mut [Box<dyn Job>], database: &Database, log_keep: u64) -> Result
     let write = begin(database)?;
     let mut tx = Tx::new(&write);
     for (at, job) in batch.iter_mut().enumerate() {
-        if let Ran::Soiled = job.run(&mut tx) {
+        let before = tx.writes;
+        // One that was refused before it wrote anything leaves the transaction as it was.
+        if !job.run(&mut tx) && tx.writes != before {
             drop(tx);
             write.abort().map_err(broken)?;
             return Ok(Round::Soiled(at));
@@ -280,15 +201,4 @@ fn run(batch: &mut [Box<dyn Job>], database: &Database, log_keep: u64) -> Result
         write.commit().map_err(broken)?;
     }
     Ok(Round::Committed(effects))
-}
-
-impl StoreError {
-    /// The same error for another caller of the same transaction.
-    fn again(&self) -> Self {
-        match self {
-            Self::Away(why) => Self::Away(why.clone()),
-            Self::Frozen(why) => Self::Frozen(why.clone()),
-            Self::Corrupt(why) => Self::Corrupt(why.clone()),
-        }
-    }
 }

@@ -21,7 +21,7 @@ pub struct FlushMark {
     pub watermark: WallTime,
 }
 
-type Whose = (AccountId, ClusterId, Operation);
+pub type Whose = (AccountId, ClusterId, Operation);
 
 /// Everything ever merged, by account, cluster and operation. Never goes down.
 #[derive(Default)]
@@ -63,7 +63,7 @@ impl Totals {
     }
 }
 
-fn whose(key: &LineKey) -> Whose {
+pub fn whose(key: &LineKey) -> Whose {
     (key.account_id, key.cluster_id, key.operation)
 }
 
@@ -91,7 +91,7 @@ fn mark(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
 }
 
 /// What `now` has more than `before`, so that it can be added to a sum that has `before` in it.
-fn grown(before: &Counters, now: &Counters) -> Counters {
+pub fn grown(before: &Counters, now: &Counters) -> Counters {
     let mut outcomes = now.outcomes;
     for (mine, theirs) in outcomes.iter_mut().zip(before.outcomes) {
         *mine = mine.saturating_sub(theirs);
@@ -127,17 +127,17 @@ pub fn lines(rows: &dyn Rows, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, S
 }
 
 /// hour (4 bytes) · account · key · cluster · operation (1 byte) · incarnation: the order in which lines are listed.
-fn row_key(hour: Hour, key: &LineKey, incarnation: Incarnation) -> Vec<u8> {
+pub fn row_key(hour: Hour, key: &LineKey, incarnation: Incarnation) -> Vec<u8> {
     let LineKey { account_id, key_id, cluster_id, operation } = key;
     [&hour.0.to_be_bytes()[..], &account_id.0, &key_id.0, &cluster_id.0, &[*operation as u8], &incarnation.0].concat()
 }
 
-fn mark_key(hour: Hour, incarnation: Incarnation) -> Vec<u8> {
+pub fn mark_key(hour: Hour, incarnation: Incarnation) -> Vec<u8> {
     [&hour.0.to_be_bytes()[..], &incarnation.0].concat()
 }
 
 /// A line without its counters.
-fn line_at(key: &[u8]) -> Result<LedgerLine, StoreError> {
+pub fn line_at(key: &[u8]) -> Result<LedgerLine, StoreError> {
     let unreadable = || {
         let key = data_encoding::HEXLOWER.encode(key);
         StoreError::Corrupt(format!("table {}: the key {key} is not one of a line", LEDGER.name))

@@ -8,6 +8,7 @@ mod control;
 pub mod feed;
 pub mod keys;
 pub mod ledger;
+pub mod queue;
 mod rotation;
 pub mod rows;
 pub mod sessions;
@@ -19,13 +20,17 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use self::rows::{RowKey, RowValue, Rows, Span, Table};
-use self::tables::{AUDIT, AUDIT_HEAD, LOG, META_AUDIT, META_NUMBERS, REVISION, WRITABLE};
+use self::tables::{
+    AUDIT, AUDIT_HEAD, IDENTITY, Identity, LOG, META_AUDIT, META_IDENTITY, META_NUMBERS, META_SECRETS, REVISION,
+    SCHEMA, SECRETS, WRITABLE,
+};
 use crate::key::Digest;
 use crate::meter::record::{Counters, Operation};
 use crate::principal::{AccountId, ClusterId, Revision};
 use crate::store::audit::{AuditEntry, AuditEvent, GENESIS};
 use crate::store::confirm::{Confirmation, GatewayState};
 use crate::store::intent::AuditHead;
+use crate::store::upkeep::StoreStatus;
 use crate::store::{Change, LogEntry, StoreError};
 
 /// Where rows are kept. Whoever has rows and can change them in transactions has a store.
@@ -67,6 +72,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The row of `meta` that names the journal of this control plane.
     fn journal_row(&self) -> &str;
+}
+
+/// How a store stands, but for its journal.
+pub fn status(rows: &dyn Rows) -> Result<StoreStatus, StoreError> {
+    let Identity { store_id, epoch, .. } = META_IDENTITY.get_promised(rows, IDENTITY)?;
+    let (schema, revision) = (META_NUMBERS.get_promised(rows, SCHEMA)?, feed::revision(rows)?);
+    Ok(StoreStatus { store_id, epoch, schema, revision, secrets: META_SECRETS.get(rows, SECRETS)?, journal: None })
 }
 
 /// A transaction: it reads its own writes, and they become visible all together or not at all.

@@ -2,7 +2,7 @@
 //! be read is an error with the names of its table and key, never a panic.
 
 use std::marker::PhantomData;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 
 use data_encoding::HEXLOWER;
 use serde::{Serialize, de::DeserializeOwned};
@@ -104,6 +104,16 @@ impl Span {
     #[must_use]
     pub fn backwards(self) -> Self {
         Self { newest_first: true, ..self }
+    }
+
+    /// What is left to walk once `key` was visited.
+    #[must_use]
+    pub fn beyond(self, key: &[u8]) -> Self {
+        if self.newest_first { self.before(key) } else { self.after(key) }
+    }
+
+    pub fn contains(&self, key: &[u8]) -> bool {
+        RangeBounds::<[u8]>::contains(&self.bounds(), key)
     }
 
     pub fn bounds(&self) -> Bounds<'_> {
