@@ -17,7 +17,7 @@ use crate::time::BootTime;
 pub const CONNECT: Duration = Duration::from_secs(1);
 /// To be answered.
 pub const ANSWER: Duration = Duration::from_secs(1);
-/// After a failure nothing is tried for between one and two of these; twice as long after each further one.
+/// After a second failure nothing is tried for a while that doubles with each further one.
 const PAUSE: Duration = Duration::from_millis(25);
 const PAUSE_MOST: Duration = Duration::from_millis(400);
 /// The one key every script is given: it stands for the slot of all.
@@ -51,7 +51,8 @@ impl Lane {
         Self { client, runtime, open: tokio::sync::Mutex::default(), breaker: Mutex::default() }
     }
 
-    /// Runs a script. An error says nothing about whether it ran.
+    /// Runs a script, and once more where the connection was cut: whatever scripts do, doing it twice is doing it once. An error says
+    /// nothing about whether it ran.
     pub async fn call(&self, script: &Script, arguments: &[&[u8]]) -> Result<Answer, StoreError> {
         let mut invocation = script.prepare_invoke();
         invocation.key(HEAD);
@@ -59,7 +60,12 @@ impl Lane {
             invocation.arg(*argument);
         }
         let mut open = self.open().await?;
-        let value = invocation.invoke_async(&mut open.connection).await;
+        let mut value = invocation.invoke_async(&mut open.connection).await;
+        if value.as_ref().is_err_and(|error: &RedisError| error.is_connection_dropped() && !error.is_timeout()) {
+            self.lost(&open).await;
+            open = self.open().await?;
+            value = invocation.invoke_async(&mut open.connection).await;
+        }
         Answer::of(self.judged(&open, value).await?)
     }
 
@@ -155,8 +161,11 @@ impl Lane {
     fn failed(&self) {
         let mut breaker = self.breaker.lock();
         breaker.failures = breaker.failures.saturating_add(1);
-        let pause = PAUSE.saturating_mul(1 << breaker.failures.min(8)).min(PAUSE_MOST);
-        breaker.closed_until = Some(clock::boot().plus(jittered(pause)));
+        // A connection may get lost while all is well; a second failure behind it says more.
+        if breaker.failures > 1 {
+            let pause = PAUSE.saturating_mul(1 << breaker.failures.min(8)).min(PAUSE_MOST);
+            breaker.closed_until = Some(clock::boot().plus(jittered(pause)));
+        }
     }
 }
 

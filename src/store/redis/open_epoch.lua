@@ -1,5 +1,5 @@
 -- A control plane has made again whatever this server may have lost. Once all have, another epoch begins.
--- store_id, replid on which it did, new epoch, identity row of it, own control plane, then the others
+-- store_id, replid on which it did, new epoch, identity row of it, own control plane, a random number, then the others
 -- OK epoch | CLOSED replid, where the server is another one by now | WAITING names
 beat()
 local epoch, no = guard(ARGV[1], ARGV[2])
@@ -12,7 +12,7 @@ if redis.call('HGET', head, 'replid') == replid then
 end
 redis.call('HSET', key('replayed'), ARGV[5], replid)
 local missing = { 'WAITING' }
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   if redis.call('HGET', key('replayed'), ARGV[i]) ~= replid then
     missing[#missing + 1] = ARGV[i]
   end
@@ -22,6 +22,8 @@ if #missing > 1 then
 end
 redis.call('HSET', head, 'epoch', ARGV[3], 'replid', replid)
 redis.call('HDEL', head, 'quiet')
+-- What anybody remembers of rows at a commit of before is of no use: the same number may stand for others now.
+redis.call('HINCRBY', head, 'commit', ARGV[6])
 redis.call('DEL', key('gateways'))
 redis.call('HSET', key('t:meta'), 'identity', ARGV[4])
 return { 'OK', ARGV[3] }

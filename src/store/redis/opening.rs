@@ -105,15 +105,21 @@ impl RedisStore {
         !self.place.opening().is_empty()
     }
 
-    /// Looks whether the server is another one than before; then changes of this control plane's journal are to be made again, and
-    /// after them [`Self::open_epoch`] is to be called.
-    pub async fn look_for_another_server(&self) -> Result<bool, StoreError> {
-        let found = describe(&self.calls).await?.ok_or_else(|| gone(self.place.store_id))?;
+    /// Looks whether the server is another one than before, and names it; then changes of this control plane's journal are to be
+    /// made again, and after them [`Self::open_epoch`] is to be called. A store that is gone is marked as such, so that nobody sets
+    /// another one up in its place.
+    pub async fn look_for_another_server(&self) -> Result<Option<String>, StoreError> {
+        let Some(found) = describe(&self.calls).await? else {
+            if let Role::Control { id, .. } = &self.settings.role {
+                freeze(&self.calls, id, self.place.store_id).await?;
+            }
+            return Err(gone(self.place.store_id));
+        };
         if found.identity.store_id != self.place.store_id {
             return Err(StoreError::Frozen(format!("redis is another store now: {}", found.identity.store_id)));
         }
         self.place.open_on(if found.is_closed { &found.replid } else { "" });
-        Ok(found.is_closed)
+        Ok(found.is_closed.then_some(found.replid))
     }
 
     /// This control plane has made its changes again on the server it found. Once all have, another epoch begins.
@@ -127,8 +133,9 @@ impl RedisStore {
         }
         let epoch = Epoch::random().map_err(no_ids)?;
         let identity = identity_row(self.place.store_id, epoch, self.watch.lease())?;
-        let epoch = epoch.to_string();
+        let (epoch, leap) = (epoch.to_string(), leap()?.to_string());
         let mut arguments: Vec<&[u8]> = vec![self.place.name(), &opening, epoch.as_bytes(), &identity, id.as_bytes()];
+        arguments.push(leap.as_bytes());
         arguments.extend(peers.iter().map(String::as_bytes));
         let mut answer = self.place.judged(self.calls.call(&scripts::OPEN_EPOCH, &arguments).await?)?;
         if answer.said == "WAITING" {
@@ -139,6 +146,13 @@ impl RedisStore {
         self.place.open_on("");
         Ok(Opened::Open)
     }
+}
+
+/// Far enough that no commit gets a number that one of before had.
+fn leap() -> Result<u32, StoreError> {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_err(no_ids)?;
+    Ok(u32::from_le_bytes(bytes) | 1 << 20)
 }
 
 fn no_ids(error: getrandom::Error) -> StoreError {
@@ -282,8 +296,7 @@ async fn set_up(lane: &Lane, settings: &Settings) -> Result<(), StoreError> {
         return Err(StoreError::Away("redis has no store yet; a control plane sets it up".to_owned()));
     };
     if let Some(known) = known {
-        let why = format!("redis is empty, and the control plane {id} knows of the store {known}; restore it");
-        lane.call(&scripts::FREEZE, &[why.as_bytes()]).await?;
+        freeze(lane, id, *known).await?;
         return Err(gone(*known));
     }
     let (store_id, epoch) = (StoreId::random().map_err(no_ids)?, Epoch::random().map_err(no_ids)?);
@@ -299,6 +312,11 @@ async fn set_up(lane: &Lane, settings: &Settings) -> Result<(), StoreError> {
         "FROZEN" => Err(StoreError::Frozen(answer.text()?)),
         _ => Ok(()),
     }
+}
+
+async fn freeze(lane: &Lane, id: &str, known: StoreId) -> Result<(), StoreError> {
+    let why = format!("redis is empty, and the control plane {id} knows of the store {known}; restore it");
+    lane.call(&scripts::FREEZE, &[why.as_bytes()]).await.map(drop)
 }
 
 /// Puts the lease of this control plane in force.

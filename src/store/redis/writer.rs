@@ -41,6 +41,8 @@ pub struct Writer {
     /// By which its commits are known again when an answer was lost.
     name: String,
     sequence: u64,
+    /// The server that rows are kept from, where it is one that may have lost something.
+    opening: Vec<u8>,
     kept: RefCell<Kept>,
 }
 
@@ -74,7 +76,7 @@ impl Writer {
         let mut name = [0; 16];
         getrandom::fill(&mut name).map_err(|error| StoreError::Away(format!("no random numbers: {error}")))?;
         let name = data_encoding::HEXLOWER.encode(&name);
-        Ok(Self { lane, place, watch, options, name, sequence: 0, kept: RefCell::default() })
+        Ok(Self { lane, place, watch, options, name, sequence: 0, opening: Vec::new(), kept: RefCell::default() })
     }
 
     /// Answers every job. The last one may come to nothing where other control planes are always quicker.
@@ -110,6 +112,11 @@ impl Writer {
     }
 
     fn round(&mut self, batch: &mut [Box<dyn Job>]) -> Result<Round, StoreError> {
+        let opening = self.place.opening();
+        if opening != self.opening {
+            self.forget();
+            self.opening = opening;
+        }
         let at = self.kept.borrow().at;
         let view = View::new(&self.lane, &self.place, at);
         let (mut written, mut effects) = (Written::new(), Effects::default());
