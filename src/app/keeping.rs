@@ -19,7 +19,7 @@ use crate::key::Digester;
 use crate::store::embedded::{Embedded, Settings};
 use crate::store::intent::Submit;
 use crate::store::journaled::Journaled;
-use crate::store::redis::{self, RedisStore, Role};
+use crate::store::redis::{RedisStore, Role, Settings as RedisSettings};
 use crate::store::rotation::{Fingerprint, Rotation, SecretsMark, Versions};
 use crate::store::upkeep::{Kept, Upkeep};
 use crate::store::{Store, StoreError};
@@ -206,7 +206,7 @@ impl Drop for Renewing {
 }
 
 /// How a node comes to its store on Redis.
-fn redis_settings(config: &Config, at: &RedisConfig, journal: &Path) -> Result<redis::Settings, AppError> {
+fn redis_settings(config: &Config, at: &RedisConfig, journal: &Path) -> Result<RedisSettings, AppError> {
     let role = match &config.control {
         Some(control) => {
             let known = folder::names_in(journal)?.map(|names| names.store_id);
@@ -214,8 +214,8 @@ fn redis_settings(config: &Config, at: &RedisConfig, journal: &Path) -> Result<r
         }
         None => Role::Gateway,
     };
-    let settings = redis::Settings::new(&at.url.0, config.store.lease, role);
-    Ok(redis::Settings { replicas: at.replicas, ..settings })
+    let settings = RedisSettings::new(&at.url.0, config.store.lease, role);
+    Ok(RedisSettings { replicas: at.replicas, ..settings })
 }
 
 /// A store that is gone must not be replaced by an empty one beside a journal that knows better.

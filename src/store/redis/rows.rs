@@ -35,6 +35,9 @@ pub const WALKED: [&str; 13] = [
 const PAGE_FIRST: usize = 32;
 const PAGE_MOST: usize = 1000;
 
+/// Key and value.
+type Row = (Vec<u8>, Vec<u8>);
+
 /// The rows at one commit. It blocks, so it is not for async threads.
 pub struct View<'a> {
     lane: &'a Lane,
@@ -72,7 +75,7 @@ impl<'a> View<'a> {
         Ok(answer)
     }
 
-    fn page(&self, table: &str, span: &Span, most: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn page(&self, table: &str, span: &Span, most: usize) -> Result<Vec<Row>, StoreError> {
         let (from, to) = span.bounds();
         let (from, to) = (end(from, b"-"), end(to, b"+"));
         let (order, most) = (if span.is_newest_first() { "down" } else { "up" }, most.to_string());

@@ -134,7 +134,6 @@ impl Writer {
             }
         }
         let at = view.at();
-        drop(view);
         let Some(at) = at.filter(|_| !written.is_empty()) else {
             return self.verify(at);
         };
