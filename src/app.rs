@@ -30,7 +30,7 @@ use crate::auth::loader::Loader;
 use crate::clock;
 use crate::config::secret::{self, SecretFault};
 use crate::config::{Config, ControlConfig, GatewayConfig};
-use crate::control::health::{self, Health, ReadinessCheck};
+use crate::control::health::{self, Health, ReadinessCheck, WriteProbe};
 use crate::control::rotation::RotationError;
 use crate::control::{self, Control, ControlParts, token};
 use crate::fault;
@@ -121,7 +121,7 @@ impl Node {
         };
         let writable = config.control.is_some().then(|| Arc::clone(&store));
         let rendered = Arc::clone(&metrics);
-        let health = health::routes(Health { metrics: rendered, checks, store: writable });
+        let health = health::routes(Health { metrics: rendered, checks, store: writable.map(WriteProbe::new) });
         let (shared, own) = match config.health.listen {
             Some(address) => {
                 let (listener, router) = (bind("[health]", address)?, control::enveloped(health));

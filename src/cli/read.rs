@@ -128,7 +128,7 @@ impl Usage {
                 io::stdout().lock().write_all(&page)?;
             } else {
                 let lines = page.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-                let lines = lines.map(|line| serde_json::from_slice::<Value>(line));
+                let lines = lines.map(serde_json::from_slice::<Value>);
                 rows.extend(
                     lines.collect::<Result<Vec<_>, _>>().map_err(|_| ClientError::Answer("a record is not JSON"))?,
                 );

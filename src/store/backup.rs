@@ -71,7 +71,7 @@ pub enum Record {
     },
 }
 
-/// Reads a backup. What it gives may be used only once [`BackupReader::next`] has come to the good end.
+/// Reads a backup. What it gives may be used only once [`BackupReader::read_record`] has come to the good end.
 pub struct BackupReader<R> {
     from: Hashing<R>,
     at: u64,
@@ -141,7 +141,7 @@ impl<R: Read> BackupReader<R> {
     }
 
     /// The next record; `None` at the end, where count and checksum were good.
-    pub fn next(&mut self) -> Result<Option<Record>, BackupError> {
+    pub fn read_record(&mut self) -> Result<Option<Record>, BackupError> {
         let mut tag = [0];
         read(&mut self.from, &mut tag, self.at)?;
         self.at += 1;
@@ -163,7 +163,7 @@ impl<R: Read> BackupReader<R> {
 
     /// Reads to the end and gives nothing but whether it is good.
     pub fn verify(mut self) -> Result<BackupHeader, BackupError> {
-        while self.next()?.is_some() {}
+        while self.read_record()?.is_some() {}
         Ok(self.header)
     }
 
@@ -263,11 +263,11 @@ mod tests {
     fn a_backup_is_read_back() {
         let bytes = small();
         let mut reader = BackupReader::begin(bytes.as_slice()).unwrap();
-        assert_eq!(reader.next().unwrap(), Some(Record::Table));
+        assert_eq!(reader.read_record().unwrap(), Some(Record::Table));
         assert_eq!(reader.table, "one");
-        assert_eq!(reader.next().unwrap(), Some(Record::Row { key: b"key".to_vec(), value: b"value".to_vec() }));
-        assert_eq!(reader.next().unwrap(), Some(Record::Row { key: vec![], value: vec![] }));
-        assert_eq!(reader.next().unwrap(), None);
+        assert_eq!(reader.read_record().unwrap(), Some(Record::Row { key: b"key".to_vec(), value: b"value".to_vec() }));
+        assert_eq!(reader.read_record().unwrap(), Some(Record::Row { key: vec![], value: vec![] }));
+        assert_eq!(reader.read_record().unwrap(), None);
     }
 
     #[test]

@@ -136,6 +136,12 @@ impl Gateways {
         }
     }
 
+    /// From `now` until no lease is left that was given before `revision` was there.
+    pub fn bound(&self, revision: Revision, now: BootTime) -> Duration {
+        let state = self.state.lock();
+        state.committed_at(revision, now).plus(state.outwait).since(now)
+    }
+
     /// True where leases of an earlier epoch were waited for, and are over now.
     pub fn became_quiet(&self, now: BootTime) -> bool {
         self.state.lock().quiet_at.is_some_and(|at| now >= at)

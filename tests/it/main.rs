@@ -22,6 +22,7 @@ mod journal;
 mod kept;
 mod kill;
 mod many;
+mod probe;
 mod revoke;
 mod rotation;
 mod sdk;

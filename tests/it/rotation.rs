@@ -1,14 +1,16 @@
 //! Both secrets are rotated while calls go on, and no good key is answered 401.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::PATIENCE;
 use crate::harness::raw::{self, Raw};
-use crate::kept::{Admitted, Kept, code, text, wait_until};
+use crate::kept::{Admitted, Kept, Key, Owner, code, text, wait_until};
 
 /// 32 bytes in base64 that are not those of the node.
 const NEW: &str = "ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICA=";
@@ -49,44 +51,15 @@ fn both_secrets_are_rotated_under_load_without_one_wrong_401() {
     kept.kill();
     kept.start();
 
-    let (stop, wrong) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-    let gateway = kept.running().gateway;
-    let callers: Vec<_> = (0..4)
-        .map(|number| {
-            let (stop, wrong) = (Arc::clone(&stop), Arc::clone(&wrong));
-            let texts: Vec<_> = keys.iter().map(|key| key.text.clone()).collect();
-            std::thread::spawn(move || {
-                let mut calls = 0;
-                let mut connection = Raw::connect(gateway);
-                while !stop.load(Ordering::Relaxed) {
-                    let key = &texts[(calls * 7 + number * 50) % texts.len()];
-                    connection.send(&raw::request(
-                        gateway,
-                        "GET",
-                        "/v1/collections",
-                        &[("dashvector-auth-token", key)],
-                        b"",
-                    ));
-                    match connection.try_answer(PATIENCE) {
-                        Ok(answer) if answer.status == 502 => {}
-                        Ok(answer) => wrong.lock().unwrap().push(answer.status),
-                        Err(_) => connection = Raw::connect(gateway),
-                    }
-                    calls += 1;
-                }
-                calls
-            })
-        })
-        .collect();
+    let load = Load::start(kept.running().gateway, keys.iter().map(|key| key.text.clone()).collect());
     wait_until("the rotation is complete", || {
         let status: Value = serde_json::from_str(&kept.told(&["store", "status"], &["--json"])).unwrap();
         status["secrets"]["pepper"].get("previous").is_none()
     });
     std::thread::sleep(Duration::from_millis(300));
-    stop.store(true, Ordering::Relaxed);
-    let calls: usize = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+    let (calls, wrong) = load.end();
     assert!(calls > 100, "{calls} calls are no load");
-    assert_eq!(*wrong.lock().unwrap(), Vec::<u16>::new());
+    assert_eq!(wrong, Vec::<u16>::new());
     assert_eq!(kept.running().admits(&gone.text), Admitted::No);
     // Deleted in the middle of it, under either digest.
     kept.running().revoke(&owner, &keys[0]);
@@ -100,13 +73,61 @@ fn both_secrets_are_rotated_under_load_without_one_wrong_401() {
     }
     assert_eq!(kept.running().admits(&keys[0].text), Admitted::No);
     assert_eq!(kept.running().admits(&gone.text), Admitted::No);
-    // The authenticator's secret and the keys open with the new sealing key.
+    assert_eq!(viewed(&kept, &owner, &keys[1]), keys[1].text);
+}
+
+/// The key as its owner sees it: the authenticator's secret and the key open with the new sealing key.
+fn viewed(kept: &Kept, owner: &Owner, key: &Key) -> String {
     let session = kept.running().sign_in();
-    let ask = json!({"action": "view", "key_id": keys[1].id, "code": code(&owner.totp)});
+    let ask = json!({"action": "view", "key_id": key.id, "code": code(&owner.totp)});
     let grant = text(&kept.running().api("POST", "/v1/step-up", &session, &ask), "grant");
-    let target = format!("/v1/keys/{}/view", keys[1].id);
+    let target = format!("/v1/keys/{}/view", key.id);
     let headers = [("authorization", format!("Bearer {session}")), ("step-up-grant", grant)];
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let viewed = raw::call(kept.running().control, "POST", &target, &headers, b"");
-    assert_eq!((viewed.status, text(&viewed.json(), "key")), (200, keys[1].text.clone()));
+    assert_eq!(viewed.status, 200, "{}", viewed.text());
+    text(&viewed.json(), "key")
+}
+
+/// Calls with good keys, one after the other on each of four connections, until it is ended.
+struct Load {
+    stop: Arc<AtomicBool>,
+    wrong: Arc<Mutex<Vec<u16>>>,
+    callers: Vec<JoinHandle<usize>>,
+}
+
+impl Load {
+    fn start(gateway: SocketAddr, keys: Vec<String>) -> Self {
+        let (stop, wrong) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let keys = Arc::new(keys);
+        let callers = (0..4).map(|number| {
+            let (stop, wrong, keys) = (Arc::clone(&stop), Arc::clone(&wrong), Arc::clone(&keys));
+            std::thread::spawn(move || {
+                let (mut calls, mut connection) = (0, Raw::connect(gateway));
+                while !stop.load(Ordering::Relaxed) {
+                    let key = keys[(calls * 7 + number * 50) % keys.len()].as_str();
+                    let headers = [("dashvector-auth-token", key)];
+                    connection.send(&raw::request(gateway, "GET", "/v1/collections", &headers, b""));
+                    match connection.try_answer(PATIENCE) {
+                        // The upstream is nobody: the key was let through.
+                        Ok(answer) if answer.status == 502 => {}
+                        Ok(answer) => wrong.lock().unwrap().push(answer.status),
+                        Err(_) => connection = Raw::connect(gateway),
+                    }
+                    calls += 1;
+                }
+                calls
+            })
+        });
+        let callers = callers.collect();
+        Self { stop, wrong, callers }
+    }
+
+    /// How many calls there were, and the statuses of those that were not let through.
+    fn end(self) -> (usize, Vec<u16>) {
+        self.stop.store(true, Ordering::Relaxed);
+        let calls = self.callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+        let wrong = self.wrong.lock().unwrap().clone();
+        (calls, wrong)
+    }
 }

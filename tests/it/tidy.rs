@@ -40,6 +40,7 @@ const RULES: &[Rule] = &[
             "journal",
             "limits",
             "meter",
+            "probe",
             "store",
             "telemetry",
         ],

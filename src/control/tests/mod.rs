@@ -21,7 +21,7 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::health::Health;
+use super::health::{Health, WriteProbe};
 use super::password::PasswordCost;
 use super::seal::Sealer;
 use super::token::{OPERATOR, Token};
@@ -115,7 +115,7 @@ impl World {
                 crate::telemetry::metrics::Metrics::new(prometheus::Registry::new(), crate::time::WallTime(0)).unwrap(),
             ),
             checks: Vec::new(),
-            store: Some(store.clone()),
+            store: Some(WriteProbe::new(store.clone())),
         };
         let control = Control::new(parts).unwrap();
         let router = router(Arc::clone(&control), health::routes(health));

@@ -67,7 +67,7 @@ fn fill<R: Read>(database: &Database, backup: &mut BackupReader<R>) -> Result<Co
     let mut flow = ControlFlow::Continue(());
     let mut left = BATCH;
     while left > 0 {
-        match backup.next()? {
+        match backup.read_record()? {
             None => {
                 flow = ControlFlow::Break(());
                 break;

@@ -174,6 +174,7 @@ fn open(settings: Settings) -> Result<RedisStore, StoreError> {
     let lane = || Lane::new(client.clone(), engine.handle.clone());
     let (calls, reads, usage) = (Arc::new(lane()), Arc::new(lane()), Arc::new(lane()));
     let found = engine.handle.block_on(find(&calls, &settings))?;
+    engine.handle.block_on(say_what_is_weak(&calls, settings.replicas));
     let place = Arc::new(Place::new(found.identity.store_id));
     if found.is_closed && settings.role.is_control() {
         place.open_on(&found.replid);
@@ -213,6 +214,22 @@ fn open(settings: Settings) -> Result<RedisStore, StoreError> {
         settings,
         _threads: engine,
     })
+}
+
+/// Settings of the server with which it may lose what it said it has. Where they may not be read, nothing is said.
+async fn say_what_is_weak(lane: &Lane, replicas: usize) {
+    let setting = async |name: &str| {
+        let read = lane.command(redis::cmd("CONFIG").arg("GET").arg(name)).await.ok()?;
+        redis::from_redis_value::<Vec<String>>(read).ok()?.into_iter().nth(1)
+    };
+    if replicas == 0 && setting("appendonly").await.is_some_and(|value| value != "yes") {
+        tracing::warn!("redis keeps nothing over a restart: set appendonly yes, or the store is lost with it");
+    } else if replicas == 0 && setting("appendfsync").await.is_some_and(|value| value != "always") {
+        tracing::warn!("redis may lose its last second with the power: set appendfsync always");
+    }
+    if setting("maxmemory-policy").await.is_some_and(|value| value != "noeviction") {
+        tracing::warn!("redis may throw rows of the store away: set maxmemory-policy noeviction");
+    }
 }
 
 /// One for calls, and one for a connection that messages may come over at any time.

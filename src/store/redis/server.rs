@@ -33,10 +33,19 @@ impl Server {
     }
 
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// One that follows this one.
+    pub fn start_replica(&self) -> Self {
+        Self::start_with(&["--replicaof".to_owned(), "127.0.0.1".to_owned(), self.port.to_string()])
+    }
+
+    fn start_with(more: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(child) = run(folder.path(), port) {
+            if let Some(child) = run(folder.path(), port, more) {
                 return Self { child: Mutex::new(Some(child)), folder, port, databases: AtomicU32::new(0) };
             }
         }
@@ -61,7 +70,7 @@ impl Server {
     pub fn start_again(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
-            if let Some(child) = run(self.folder.path(), self.port) {
+            if let Some(child) = run(self.folder.path(), self.port, &[]) {
                 *self.child.lock() = Some(child);
                 return;
             }
@@ -80,12 +89,13 @@ impl Drop for Server {
 }
 
 /// `None` where somebody else has taken the port.
-fn run(folder: &Path, port: u16) -> Option<Child> {
+fn run(folder: &Path, port: u16, more: &[String]) -> Option<Child> {
     let mut child = Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"])
         .args(["--enable-debug-command", "yes", "--port", &port.to_string(), "--databases", &DATABASES.to_string()])
         .arg("--dir")
         .arg(folder)
+        .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -327,3 +327,52 @@ async fn a_backup_holds_every_row_and_becomes_a_store() {
     }
     assert_eq!(copy.verify_audit().await.unwrap(), dynamic.verify_audit().await.unwrap());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_too_few_replicas_have_is_not_answered_as_done() {
+    let server = Server::start();
+    let replica = server.start_replica();
+    let url = server.fresh();
+    // Attaching the first replica gives the server another id.
+    let client = redis::Client::open(url.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let attached = || {
+        let mut connection = connection.clone();
+        async move {
+            let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap();
+            info.contains("state=online").then_some(())
+        }
+    };
+    until(attached).await.expect("the replica follows");
+    let settings = Settings { replicas: 1, ..settings(&url, "control-1") };
+    let store: Arc<dyn Store> = Arc::new(RedisStore::open(settings).unwrap());
+    let scene = Scene::ready(&store).await;
+    let key = scene.key().await;
+    let revision = scene.delete(key.key_id()).await.revision.unwrap();
+    assert!(store.confirm(revision, Duration::from_secs(5)).await.unwrap().is_everywhere());
+    replica.kill();
+    let new = scene.new_key();
+    let made = store.create_key(new.clone(), LIMITS, actor(), NOW).await;
+    assert!(matches!(made, Err(AccountError::Store(StoreError::Away(why))) if why.contains("replicas")));
+    let revision = store.load(new.digest).await.unwrap().revision;
+    let pending = store.confirm(revision, Duration::ZERO).await.unwrap();
+    assert!(!pending.is_everywhere(), "{pending:?}");
+    let _: () = redis::cmd("PING").query_async::<String>(&mut connection).await.map(drop).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_was_made_before_redis_went_away_is_pending_with_a_bound() {
+    let server = Server::start();
+    let store: Arc<dyn Store> = Arc::new(control(&server.fresh(), "control-1").unwrap());
+    let scene = Scene::ready(&store).await;
+    let key = scene.key().await;
+    store.renew(renewal(0)).await.unwrap();
+    let revision = scene.delete(key.key_id()).await.revision.unwrap();
+    server.kill();
+    let pending = store.confirm(revision, Duration::from_millis(200)).await.unwrap();
+    assert!(!pending.is_everywhere());
+    assert!(
+        pending.at_latest > Duration::ZERO && pending.at_latest <= crate::store::confirm::outwait(LEASE),
+        "{pending:?}"
+    );
+}

@@ -124,10 +124,15 @@ impl Watch {
         let give_up = clock::boot().plus(wait);
         loop {
             let mut progress = self.gateways.progress();
-            self.look().await?;
+            let looked = self.look().await;
             let now = clock::boot();
             let mut confirmation = self.gateways.confirmation(revision, now);
-            if replicas > 0 && !self.replicated.reaches(revision) {
+            if let Err(error) = &looked {
+                // The change was made; only who has it cannot be seen now. Leases of before it end all the same.
+                tracing::debug!(%error, %revision, "a change cannot be confirmed now");
+                confirmation.unconfirmed.push(UNNAMED);
+                confirmation.at_latest = self.gateways.bound(revision, now).max(LOOK_AGAIN);
+            } else if replicas > 0 && !self.replicated.reaches(revision) {
                 confirmation.unconfirmed.push(UNNAMED);
             }
             if confirmation.is_everywhere() || now >= give_up {
