@@ -35,6 +35,8 @@ pub struct Gateways {
 
 struct State {
     epoch: Epoch,
+    /// Of the last answer taken in.
+    number: u64,
     /// After this long without a renewal a gateway has no lease.
     outwait: Duration,
     /// The revision found when the epoch was first seen, and when that was.
@@ -51,6 +53,8 @@ struct State {
 #[derive(Clone, Debug)]
 pub struct Told {
     pub epoch: Epoch,
+    /// Later answers in an epoch have greater numbers.
+    pub number: u64,
     pub revision: Revision,
     /// The greatest lease that may be outstanding.
     pub lease: Duration,
@@ -74,6 +78,7 @@ impl Gateways {
     pub fn new(epoch: Epoch, lease: Duration, revision: Revision, now: BootTime) -> Self {
         let state = State {
             epoch,
+            number: 0,
             outwait: outwait(lease),
             opened: (revision, now),
             floor: Revision(0),
@@ -112,6 +117,11 @@ impl Gateways {
     pub fn told(&self, told: &Told, now: BootTime) {
         let mut state = self.state.lock();
         state.outwait = state.outwait.max(outwait(told.lease));
+        // One that was overtaken lacks gateways that are here by now; all it tells a later one has told.
+        if state.epoch == told.epoch && told.number <= state.number {
+            return;
+        }
+        state.number = told.number;
         if state.epoch != told.epoch {
             state.begin(told.epoch, told.revision, now);
             state.quiet_at = told.unquiet.map(|left| now.plus(left));
@@ -313,5 +323,75 @@ impl Gateway {
         let first = self.steps.partition_point(|(applied, _)| *applied < revision);
         let forgotten = first == 0 && self.steps.len() >= STEPS;
         self.steps.get(first).filter(|_| !forgotten).map(|(_, at)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(5);
+    const EPOCH: Epoch = Epoch([1; ID_BYTES]);
+    const ONE: Incarnation = Incarnation([1; ID_BYTES]);
+    const TWO: Incarnation = Incarnation([2; ID_BYTES]);
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime(0).plus(Duration::from_secs(seconds))
+    }
+
+    fn told(number: u64, revision: u64, gateways: &[(Incarnation, u64, u64)]) -> Told {
+        let gateways = gateways.iter().map(|(who, applied, renewals)| (*who, Revision(*applied), *renewals)).collect();
+        Told { epoch: EPOCH, number, revision: Revision(revision), lease: LEASE, unquiet: None, gateways }
+    }
+
+    fn watched() -> Gateways {
+        Gateways::new(EPOCH, LEASE, Revision(0), at(0))
+    }
+
+    fn unconfirmed(gateways: &Gateways, revision: u64, now: BootTime) -> Vec<Incarnation> {
+        gateways.confirmation(Revision(revision), now).unconfirmed
+    }
+
+    #[test]
+    fn an_answer_that_was_overtaken_takes_no_gateway_away() {
+        let gateways = watched();
+        gateways.told(&told(2, 10, &[(ONE, 9, 4), (TWO, 9, 1)]), at(1));
+        gateways.told(&told(1, 9, &[(ONE, 9, 4)]), at(1));
+        gateways.told(&told(3, 10, &[(ONE, 10, 5), (TWO, 9, 1)]), at(2));
+        assert_eq!(unconfirmed(&gateways, 10, at(2)), [TWO]);
+    }
+
+    #[test]
+    fn one_that_came_after_a_change_need_not_be_awaited_and_one_that_may_have_been_there_is() {
+        let gateways = watched();
+        gateways.told(&told(1, 10, &[(ONE, 9, 1)]), at(1));
+        gateways.told(&told(2, 11, &[(ONE, 10, 2), (TWO, 0, 1)]), at(2));
+        assert!(unconfirmed(&gateways, 10, at(2)).is_empty());
+        // Nobody knows whether it registered before or after this one.
+        assert_eq!(unconfirmed(&gateways, 11, at(2)), [ONE, TWO]);
+    }
+
+    #[test]
+    fn a_silent_gateway_is_over_once_its_lease_must_have_ended() {
+        let gateways = watched();
+        gateways.told(&told(1, 10, &[(ONE, 9, 1)]), at(1));
+        // It goes on renewing, which gives no lease before the change is applied.
+        gateways.told(&told(2, 10, &[(ONE, 9, 9)]), at(4));
+        assert_eq!(unconfirmed(&gateways, 10, at(6)), [ONE]);
+        assert!(unconfirmed(&gateways, 10, at(7)).is_empty());
+        assert_eq!(gateways.bound(Revision(10), at(7)), Duration::ZERO);
+    }
+
+    #[test]
+    fn in_another_epoch_leases_of_the_one_before_are_waited_for_once() {
+        let gateways = watched();
+        gateways.told(&told(5, 10, &[(ONE, 10, 3)]), at(1));
+        let other = Told { epoch: Epoch([2; ID_BYTES]), unquiet: Some(LEASE), ..told(1, 8, &[(TWO, 7, 1)]) };
+        gateways.told(&other, at(2));
+        // What was made before has to be applied up to where this epoch began.
+        assert_eq!(unconfirmed(&gateways, 3, at(3)), [TWO, UNNAMED]);
+        gateways.told(&Told { number: 2, gateways: vec![(TWO, Revision(8), 2)], ..other }, at(4));
+        assert_eq!(unconfirmed(&gateways, 8, at(6)), [UNNAMED], "waiting does not begin again");
+        assert!(unconfirmed(&gateways, 8, at(7)).is_empty() && gateways.became_quiet(at(7)));
     }
 }

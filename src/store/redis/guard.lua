@@ -38,10 +38,12 @@ local function guard(store_id, opening)
   return known[3]
 end
 
--- epoch, revision, the greatest lease outstanding, the epoch that is known to be quiet, then the gateways.
+-- epoch, the number of this answer among all (scripts that begin with a write count them), revision, the greatest lease
+-- outstanding, the epoch that is known to be quiet, then the gateways.
 local function standing(answer, epoch)
   local known = redis.call('HMGET', head, 'lease_most_ms', 'quiet')
   answer[#answer + 1] = epoch
+  answer[#answer + 1] = tonumber(redis.call('GET', key('beat')))
   answer[#answer + 1] = tonumber(redis.call('HGET', key('t:meta'), 'revision'))
   answer[#answer + 1] = tonumber(known[1])
   answer[#answer + 1] = known[2] or ''

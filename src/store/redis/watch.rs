@@ -72,7 +72,7 @@ impl Watch {
 
     /// What a script says of the store at the end of its answer.
     pub fn told(&self, answer: &mut Answer) -> Result<Told, StoreError> {
-        let epoch = answer.parsed()?;
+        let (epoch, number) = (answer.parsed()?, answer.parsed()?);
         let revision = Revision(answer.parsed()?);
         let lease = Duration::from_millis(answer.parsed()?);
         let quiet = answer.text()?.parse().is_ok_and(|quiet: crate::principal::Epoch| quiet == epoch);
@@ -87,7 +87,7 @@ impl Watch {
             gateways.push((incarnation, Revision(number(applied)?), number(renewals)?));
         }
         let unquiet = (!quiet).then(|| outwait(lease) + PROMOTION);
-        Ok(Told { epoch, revision, lease, unquiet, gateways })
+        Ok(Told { epoch, number, revision, lease, unquiet, gateways })
     }
 
     /// Asks the store who is there. Of many that ask at once, one does.
