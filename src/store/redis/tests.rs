@@ -376,3 +376,29 @@ async fn a_change_that_was_made_before_redis_went_away_is_pending_with_a_bound()
         "{pending:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_epoch_waits_for_every_control_plane_that_was_named() {
+    let server = Server::start();
+    let url = server.fresh();
+    let with_peer = |id: &str, peer: &str| {
+        let role = Role::Control { id: id.to_owned(), peers: vec![peer.to_owned()], known: None };
+        Settings { role, patience: Duration::from_secs(10), ..settings(&url, id) }
+    };
+    let coming = [with_peer("one", "two"), with_peer("two", "one")]
+        .map(|settings| tokio::task::spawn_blocking(move || RedisStore::open(settings).unwrap()));
+    let [one, two] = coming;
+    let (one, two) = (one.await.unwrap(), two.await.unwrap());
+    assert!(one.look_for_another_server().await.unwrap().is_none());
+    let client = redis::Client::open(url.as_str()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let _: () = redis::cmd("DEBUG").arg("CHANGE-REPL-ID").query_async(&mut connection).await.unwrap();
+    assert!(one.look_for_another_server().await.unwrap().is_some());
+    assert_eq!(one.open_epoch().await.unwrap(), super::Opened::Waiting);
+    assert!(frozen(crate::store::FeedStore::renew(&one, renewal(0)).await).is_some(), "not before all have come");
+    assert!(two.look_for_another_server().await.unwrap().is_some());
+    assert_eq!(two.open_epoch().await.unwrap(), super::Opened::Open);
+    let renewed = crate::store::FeedStore::renew(&two, renewal(0)).await.unwrap();
+    assert_eq!(one.open_epoch().await.unwrap(), super::Opened::Open);
+    assert_eq!(crate::store::FeedStore::renew(&one, renewal(0)).await.unwrap().epoch, renewed.epoch);
+}
