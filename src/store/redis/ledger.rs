@@ -48,6 +48,11 @@ impl Sums {
             let (after, most) = (seen.merge.to_string(), CHANGED.to_string());
             let arguments = [place.name(), after.as_bytes(), most.as_bytes()];
             let mut answer = place.good(lane.call(&scripts::CHANGED, &arguments).await?)?;
+            if answer.parsed::<u64>()? < seen.merge {
+                // The server has lost merges, and will give their numbers again.
+                seen.merge = 0;
+                continue;
+            }
             let mut changed = Vec::new();
             while !answer.is_at_end() {
                 changed.push((answer.bytes()?, answer.parsed::<u64>()?, answer.maybe_bytes()?));
@@ -72,7 +77,10 @@ impl Seen {
     fn take(&mut self, row: Vec<u8>, line: Vec<u8>) -> Option<(crate::store::rules::ledger::Whose, Counters)> {
         match line_at(&row).and_then(|named| Ok((named.key, decode(&line)?))) {
             Ok((key, now)) => {
-                let before = self.lines.insert(row, now).unwrap_or_default();
+                let known = self.lines.entry(row).or_default();
+                // Where the server has lost a merge, what was known comes again with the next flush, and is not counted twice.
+                let (before, now) = (*known, known.max(&now));
+                *known = now;
                 Some((whose(&key), grown(&before, &now)))
             }
             Err(error) => {
