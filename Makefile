@@ -62,6 +62,7 @@ native:
 
 # The tests count system calls.
 tools:
+	$(call need,command -v redis-server,redis-server)
 	$(call need,command -v strace,strace)
 
 # The real client of the vector service, for the tests in tests/sdk.

@@ -21,6 +21,7 @@ mod harness;
 mod journal;
 mod kept;
 mod kill;
+mod many;
 mod probe;
 mod revoke;
 mod rotation;

@@ -7,6 +7,7 @@ pub mod h1;
 pub mod h2;
 pub mod process;
 pub mod raw;
+pub mod redis;
 pub mod scripted;
 pub mod stage;
 pub mod wire;

@@ -1,8 +1,8 @@
 //! Sessions, step-ups and grants, within a transaction.
 
+use super::Changes;
 use super::rows::{Rows, Span};
 use super::tables::{ACCOUNTS, SESSIONS, SESSIONS_BY_ID, SESSIONS_BY_USER, STEP_UPS, USERS};
-use super::writer::Tx;
 use crate::principal::{AccountId, SessionId, UserId};
 use crate::store::StoreError;
 use crate::store::accounts::{Answer, Proof, Refusal, StepUp};
@@ -13,7 +13,7 @@ use crate::time::WallTime;
 /// Sessions one user may have; another one closes the one that was idle for longest.
 const SESSIONS_PER_USER: usize = 64;
 
-pub fn open(tx: &mut Tx<'_>, session: &SessionRecord, actor: &Actor, now: WallTime) -> Answer<()> {
+pub fn open(tx: &mut dyn Changes, session: &SessionRecord, actor: &Actor, now: WallTime) -> Answer<()> {
     USERS.get(tx, &session.user_id)?.ok_or(Refusal::NotFound)?;
     let taken = SESSIONS_BY_ID.get(tx, &session.session_id)?.is_some() || SESSIONS.get(tx, &session.token)?.is_some();
     if taken {
@@ -25,7 +25,7 @@ pub fn open(tx: &mut Tx<'_>, session: &SessionRecord, actor: &Actor, now: WallTi
     Ok(())
 }
 
-fn make_room(tx: &mut Tx<'_>, coming: &SessionRecord, now: WallTime) -> Result<(), StoreError> {
+fn make_room(tx: &mut dyn Changes, coming: &SessionRecord, now: WallTime) -> Result<(), StoreError> {
     let sessions = of_user(tx, coming.user_id)?;
     let (mut live, expired): (Vec<_>, Vec<_>) = sessions.into_iter().partition(|session| session.expires_at > now);
     live.sort_by_key(|session| session.last_seen);
@@ -33,18 +33,18 @@ fn make_room(tx: &mut Tx<'_>, coming: &SessionRecord, now: WallTime) -> Result<(
     expired.iter().chain(live.iter().take(surplus)).try_for_each(|session| remove(tx, session))
 }
 
-pub fn find(rows: &impl Rows, token: TokenHash, now: WallTime) -> Result<Option<SessionRecord>, StoreError> {
+pub fn find(rows: &dyn Rows, token: TokenHash, now: WallTime) -> Result<Option<SessionRecord>, StoreError> {
     Ok(SESSIONS.get(rows, &token)?.filter(|session| session.expires_at > now))
 }
 
-pub fn touch(tx: &mut Tx<'_>, token: TokenHash, now: WallTime, expires_at: WallTime) -> Result<(), StoreError> {
+pub fn touch(tx: &mut dyn Changes, token: TokenHash, now: WallTime, expires_at: WallTime) -> Result<(), StoreError> {
     match find(tx, token, now)? {
         Some(session) => tx.put(&SESSIONS, &token, &SessionRecord { last_seen: now, expires_at, ..session }),
         None => Ok(()),
     }
 }
 
-pub fn close(tx: &mut Tx<'_>, token: TokenHash, actor: &Actor, now: WallTime) -> Answer<()> {
+pub fn close(tx: &mut dyn Changes, token: TokenHash, actor: &Actor, now: WallTime) -> Answer<()> {
     let Some(session) = SESSIONS.get(tx, &token)? else {
         return Ok(());
     };
@@ -54,25 +54,25 @@ pub fn close(tx: &mut Tx<'_>, token: TokenHash, actor: &Actor, now: WallTime) ->
 }
 
 /// All sessions of a user, also expired ones.
-pub fn of_user(rows: &impl Rows, user_id: UserId) -> Result<Vec<SessionRecord>, StoreError> {
+pub fn of_user(rows: &dyn Rows, user_id: UserId) -> Result<Vec<SessionRecord>, StoreError> {
     let tokens = SESSIONS_BY_USER.list(rows, Span::prefix(&user_id), usize::MAX)?;
     tokens.iter().map(|token| SESSIONS.get_promised(rows, token)).collect()
 }
 
 /// Ends every session of a user but the one to keep.
-pub fn close_all(tx: &mut Tx<'_>, user_id: UserId, keep: Option<SessionId>) -> Result<(), StoreError> {
+pub fn close_all(tx: &mut dyn Changes, user_id: UserId, keep: Option<SessionId>) -> Result<(), StoreError> {
     let sessions = of_user(tx, user_id)?;
     sessions.iter().filter(|session| Some(session.session_id) != keep).try_for_each(|session| remove(tx, session))
 }
 
-fn put(tx: &mut Tx<'_>, session: &SessionRecord) -> Result<(), StoreError> {
+fn put(tx: &mut dyn Changes, session: &SessionRecord) -> Result<(), StoreError> {
     tx.put(&SESSIONS, &session.token, session)?;
     tx.put(&SESSIONS_BY_ID, &session.session_id, &session.token)?;
     tx.put(&SESSIONS_BY_USER, &(session.user_id, session.session_id), &session.token)
 }
 
 /// A session that goes takes its grants with it.
-fn remove(tx: &mut Tx<'_>, session: &SessionRecord) -> Result<(), StoreError> {
+fn remove(tx: &mut dyn Changes, session: &SessionRecord) -> Result<(), StoreError> {
     tx.remove(&SESSIONS, &session.token)?;
     tx.remove(&SESSIONS_BY_ID, &session.session_id)?;
     tx.remove(&SESSIONS_BY_USER, &(session.user_id, session.session_id))?;
@@ -84,7 +84,7 @@ fn remove(tx: &mut Tx<'_>, session: &SessionRecord) -> Result<(), StoreError> {
 }
 
 /// Uses the code up and keeps the grant. Codes only go forward, whoever of the account used them.
-pub fn step_up(tx: &mut Tx<'_>, step_up: &StepUp, actor: &Actor, now: WallTime) -> Answer<()> {
+pub fn step_up(tx: &mut dyn Changes, step_up: &StepUp, actor: &Actor, now: WallTime) -> Answer<()> {
     let StepUp { account_id, proof, grant, rotate } = step_up;
     ACCOUNTS.get(tx, account_id)?.ok_or(Refusal::NotFound)?;
     let token = SESSIONS_BY_ID.get(tx, &grant.session_id)?.ok_or(Refusal::NotFound)?;
@@ -119,7 +119,7 @@ pub fn step_up(tx: &mut Tx<'_>, step_up: &StepUp, actor: &Actor, now: WallTime) 
     Ok(())
 }
 
-fn use_recovery_code(tx: &mut Tx<'_>, user_id: UserId, code: TokenHash) -> Answer<()> {
+fn use_recovery_code(tx: &mut dyn Changes, user_id: UserId, code: TokenHash) -> Answer<()> {
     let mut user = USERS.get(tx, &user_id)?.ok_or(Refusal::NotFound)?;
     let before = user.recovery_codes.len();
     user.recovery_codes.retain(|kept| *kept != code);
@@ -138,7 +138,7 @@ pub struct Shown {
 }
 
 /// Uses a grant up, within the step of the action it allows.
-pub fn consume(tx: &mut Tx<'_>, account_id: AccountId, shown: Shown, now: WallTime) -> Answer<()> {
+pub fn consume(tx: &mut dyn Changes, account_id: AccountId, shown: Shown, now: WallTime) -> Answer<()> {
     let mut step_ups = STEP_UPS.get(tx, &account_id)?.unwrap_or_default();
     let before = step_ups.grants.len();
     step_ups.grants.retain(|grant| {

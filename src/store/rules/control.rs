@@ -1,12 +1,12 @@
-//! What the control plane asks, as one step of the writer or one snapshot each.
+//! What the control plane asks, as one transaction or one look at the rows each.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::sessions::Shown;
-use super::tables::{ACCOUNTS, CLUSTERS, KEYS, META_NUMBERS, USERS, WRITABLE};
-use super::{Embedded, accounts, audit, clusters, keys, sessions};
+use super::tables::{ACCOUNTS, CLUSTERS, KEYS, USERS};
+use super::{Backend, accounts, audit, clusters, keys, sessions};
 use crate::key::Digest;
 use crate::principal::{AccountId, ClusterId, KeyId, Revision, SessionId, UserId};
 use crate::store::StoreError;
@@ -22,13 +22,13 @@ use crate::store::records::{
 use crate::time::WallTime;
 
 #[async_trait]
-impl AccountStore for Embedded {
+impl<S: Backend> AccountStore for S {
     async fn create_account(&self, new: NewAccount, actor: Actor, now: WallTime) -> Answer<AccountRecord> {
-        self.writer.write(move |tx| accounts::create(tx, &new, &actor, now)).await
+        self.write(move |tx| accounts::create(tx, &new, &actor, now)).await
     }
 
     async fn account(&self, account_id: AccountId) -> Result<Option<AccountRecord>, StoreError> {
-        ACCOUNTS.get(&self.snapshot()?, &account_id)
+        self.read(move |rows| ACCOUNTS.get(rows, &account_id)).await
     }
 
     async fn list_accounts(&self, page: Page<AccountId>) -> Result<Vec<AccountRecord>, StoreError> {
@@ -42,15 +42,16 @@ impl AccountStore for Embedded {
         actor: Actor,
         now: WallTime,
     ) -> Answer<Changed<AccountRecord>> {
-        self.writer.write(move |tx| accounts::patch(tx, account_id, &patch, &actor, now)).await
+        self.write(move |tx| accounts::patch(tx, account_id, &patch, &actor, now)).await
     }
 
     async fn user(&self, user_id: UserId) -> Result<Option<UserRecord>, StoreError> {
-        USERS.get(&self.snapshot()?, &user_id)
+        self.read(move |rows| USERS.get(rows, &user_id)).await
     }
 
     async fn user_by_email(&self, email: &str) -> Result<Option<UserRecord>, StoreError> {
-        accounts::user_by_email(&self.snapshot()?, email)
+        let email = email.to_owned();
+        self.read(move |rows| accounts::user_by_email(rows, &email)).await
     }
 
     async fn list_users(&self, account_id: AccountId) -> Result<Vec<UserRecord>, StoreError> {
@@ -58,11 +59,11 @@ impl AccountStore for Embedded {
     }
 
     async fn create_cluster(&self, new: NewCluster, actor: Actor, now: WallTime) -> Answer<Changed<ClusterRecord>> {
-        self.writer.write(move |tx| clusters::create(tx, &new, &actor, now)).await
+        self.write(move |tx| clusters::create(tx, &new, &actor, now)).await
     }
 
     async fn cluster(&self, cluster_id: ClusterId) -> Result<Option<ClusterRecord>, StoreError> {
-        CLUSTERS.get(&self.snapshot()?, &cluster_id)
+        self.read(move |rows| CLUSTERS.get(rows, &cluster_id)).await
     }
 
     async fn list_clusters(&self, account_id: Option<AccountId>) -> Result<Vec<ClusterRecord>, StoreError> {
@@ -76,7 +77,7 @@ impl AccountStore for Embedded {
         actor: Actor,
         now: WallTime,
     ) -> Answer<Changed<ClusterRecord>> {
-        self.writer.write(move |tx| clusters::patch(tx, cluster_id, &patch, &actor, now)).await
+        self.write(move |tx| clusters::patch(tx, cluster_id, &patch, &actor, now)).await
     }
 
     async fn delete_cluster(
@@ -85,7 +86,7 @@ impl AccountStore for Embedded {
         actor: Actor,
         now: WallTime,
     ) -> Answer<Changed<ClusterRecord>> {
-        self.writer.write(move |tx| clusters::delete(tx, cluster_id, &actor, now)).await
+        self.write(move |tx| clusters::delete(tx, cluster_id, &actor, now)).await
     }
 
     async fn create_key(
@@ -95,7 +96,7 @@ impl AccountStore for Embedded {
         actor: Actor,
         now: WallTime,
     ) -> Answer<Changed<KeyRecord>> {
-        self.writer.write(move |tx| keys::create(tx, &new, limits, &actor, now)).await
+        self.write(move |tx| keys::create(tx, &new, limits, &actor, now)).await
     }
 
     async fn import_keys(
@@ -105,7 +106,7 @@ impl AccountStore for Embedded {
         actor: Actor,
         now: WallTime,
     ) -> Answer<Changed<Vec<KeyRecord>>> {
-        self.writer.write(move |tx| keys::import(tx, account_id, &new, &actor, now)).await
+        self.write(move |tx| keys::import(tx, account_id, &new, &actor, now)).await
     }
 
     async fn patch_key(
@@ -116,7 +117,7 @@ impl AccountStore for Embedded {
         actor: Actor,
         now: WallTime,
     ) -> Answer<Changed<KeyRecord>> {
-        self.writer.write(move |tx| keys::patch(tx, (account_id, key_id), &patch, &actor, now)).await
+        self.write(move |tx| keys::patch(tx, (account_id, key_id), &patch, &actor, now)).await
     }
 
     async fn delete_key(
@@ -127,7 +128,7 @@ impl AccountStore for Embedded {
         actor: Actor,
         now: WallTime,
     ) -> Answer<Changed<KeyRecord>> {
-        self.writer.write(move |tx| keys::delete(tx, (account_id, key_id), keys::Word::Judged(&by), &actor, now)).await
+        self.write(move |tx| keys::delete(tx, (account_id, key_id), keys::Word::Judged(&by), &actor, now)).await
     }
 
     async fn view_key(
@@ -140,15 +141,15 @@ impl AccountStore for Embedded {
         now: WallTime,
     ) -> Answer<Sealed> {
         let shown = Shown { hash: grant, session_id, action: GrantFor::View(key_id) };
-        self.writer.write(move |tx| keys::view(tx, (account_id, key_id), shown, &actor, now)).await
+        self.write(move |tx| keys::view(tx, (account_id, key_id), shown, &actor, now)).await
     }
 
     async fn key(&self, key_id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
-        KEYS.get(&self.snapshot()?, &key_id)
+        self.read(move |rows| KEYS.get(rows, &key_id)).await
     }
 
     async fn key_by_digest(&self, digest: Digest) -> Result<Option<KeyRecord>, StoreError> {
-        keys::by_digest(&self.snapshot()?, digest)
+        self.read(move |rows| keys::by_digest(rows, digest)).await
     }
 
     async fn list_keys(
@@ -162,34 +163,34 @@ impl AccountStore for Embedded {
 
     async fn expire_keys(&self, most: usize, now: WallTime) -> Result<Vec<KeyId>, StoreError> {
         // Nearly always nothing is due, and then nothing is written.
-        if keys::due(&self.snapshot()?, 1, now)?.is_empty() {
+        if self.read(move |rows| keys::due(rows, 1, now)).await?.is_empty() {
             return Ok(Vec::new());
         }
-        self.writer.write(move |tx| keys::expire(tx, most, now)).await
+        self.write(move |tx| keys::expire(tx, most, now)).await
     }
 
     async fn key_slots(&self, account_id: AccountId, limits: KeyLimits, now: WallTime) -> Answer<KeySlots> {
-        keys::slots(&self.snapshot()?, account_id, limits, now)
+        self.read(move |rows| keys::slots(rows, account_id, limits, now)).await
     }
 
     async fn open_session(&self, session: SessionRecord, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer.write(move |tx| sessions::open(tx, &session, &actor, now)).await
+        self.write(move |tx| sessions::open(tx, &session, &actor, now)).await
     }
 
     async fn session(&self, token: TokenHash, now: WallTime) -> Result<Option<SessionRecord>, StoreError> {
-        sessions::find(&self.snapshot()?, token, now)
+        self.read(move |rows| sessions::find(rows, token, now)).await
     }
 
     async fn touch_session(&self, token: TokenHash, now: WallTime, expires_at: WallTime) -> Result<(), StoreError> {
-        self.writer.write(move |tx| sessions::touch(tx, token, now, expires_at)).await
+        self.write(move |tx| sessions::touch(tx, token, now, expires_at)).await
     }
 
     async fn close_session(&self, token: TokenHash, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer.write(move |tx| sessions::close(tx, token, &actor, now)).await
+        self.write(move |tx| sessions::close(tx, token, &actor, now)).await
     }
 
     async fn step_up(&self, step_up: StepUp, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer.write(move |tx| sessions::step_up(tx, &step_up, &actor, now)).await
+        self.write(move |tx| sessions::step_up(tx, &step_up, &actor, now)).await
     }
 
     async fn use_grant(
@@ -202,14 +203,13 @@ impl AccountStore for Embedded {
         now: WallTime,
     ) -> Answer<()> {
         let shown = Shown { hash: grant, session_id, action };
-        self.writer
-            .write(move |tx| {
-                sessions::consume(tx, account_id, shown, now)?;
-                let (subject, action) = (session_id.to_string(), "session.use_grant".to_owned());
-                let (actor, account_id) = (actor.clone(), Some(account_id));
-                Ok(tx.audit(AuditEvent { at: now, actor, action, subject, account_id, detail: None })?)
-            })
-            .await
+        self.write(move |tx| {
+            sessions::consume(tx, account_id, shown, now)?;
+            let (subject, action) = (session_id.to_string(), "session.use_grant".to_owned());
+            let (actor, account_id) = (actor.clone(), Some(account_id));
+            Ok(tx.audit(AuditEvent { at: now, actor, action, subject, account_id, detail: None })?)
+        })
+        .await
     }
 
     async fn audit(&self, query: AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
@@ -221,14 +221,14 @@ impl AccountStore for Embedded {
     }
 
     async fn confirm(&self, revision: Revision, wait: Duration) -> Result<Confirmation, StoreError> {
-        Ok(self.gateways.confirm(revision, wait).await)
+        Backend::confirm(self, revision, wait).await
     }
 
     async fn gateways(&self) -> Result<Vec<GatewayState>, StoreError> {
-        Ok(self.gateways.list())
+        Backend::gateways(self).await
     }
 
     async fn check_writable(&self) -> Result<(), StoreError> {
-        self.writer.write(|tx| tx.put(&META_NUMBERS, WRITABLE, &1)).await
+        Backend::check_writable(self).await
     }
 }

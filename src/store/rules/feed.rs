@@ -8,12 +8,12 @@ use crate::key::Digest;
 use crate::principal::{Cluster, Epoch, Revision};
 use crate::store::{Found, LogTail, Renew, StoreError};
 
-pub fn revision(rows: &impl Rows) -> Result<Revision, StoreError> {
+pub fn revision(rows: &dyn Rows) -> Result<Revision, StoreError> {
     META_NUMBERS.get_promised(rows, REVISION).map(Revision)
 }
 
 /// The log behind `renew.applied`, in the epoch that is in force. A gateway without an epoch starts at 0.
-pub fn tail(rows: &impl Rows, epoch: Epoch, renew: &Renew) -> Result<LogTail, StoreError> {
+pub fn tail(rows: &dyn Rows, epoch: Epoch, renew: &Renew) -> Result<LogTail, StoreError> {
     let newest = revision(rows)?;
     let applied = match renew.epoch {
         Some(theirs) if theirs != epoch => return Ok(LogTail::Trimmed),
@@ -29,7 +29,7 @@ pub fn tail(rows: &impl Rows, epoch: Epoch, renew: &Renew) -> Result<LogTail, St
     Ok(if reaches { LogTail::Entries(entries) } else { LogTail::Trimmed })
 }
 
-pub fn find(rows: &impl Rows, digest: Digest) -> Result<Found, StoreError> {
+pub fn find(rows: &dyn Rows, digest: Digest) -> Result<Found, StoreError> {
     let Some(key_id) = KEYS_BY_DIGEST.get(rows, &digest)? else {
         return Ok(Found::Unknown);
     };
@@ -41,7 +41,7 @@ pub fn find(rows: &impl Rows, digest: Digest) -> Result<Found, StoreError> {
     Ok(Found::Key { credential: key.credential, account })
 }
 
-pub fn clusters(rows: &impl Rows) -> Result<Vec<Cluster>, StoreError> {
+pub fn clusters(rows: &dyn Rows) -> Result<Vec<Cluster>, StoreError> {
     let mut clusters = Vec::new();
     CLUSTERS.scan(rows, Span::all(), |_, record| {
         clusters.push(record.cluster);

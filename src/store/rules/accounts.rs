@@ -1,8 +1,8 @@
 //! Accounts and their users, within a transaction.
 
+use super::Changes;
 use super::rows::{Rows, Span};
 use super::tables::{ACCOUNTS, ACTIVE_COUNTS, USERS, USERS_BY_ACCOUNT, USERS_BY_EMAIL};
-use super::writer::Tx;
 use crate::principal::{Account, AccountId, AccountStatus};
 use crate::store::accounts::{AccountPatch, Answer, Changed, NewAccount, NewUser, Page, Refusal};
 use crate::store::audit::{Actor, AuditEvent};
@@ -10,7 +10,7 @@ use crate::store::records::{AccountRecord, Role, Sealed, UserRecord};
 use crate::store::{Change, StoreError};
 use crate::time::WallTime;
 
-pub fn create(tx: &mut Tx<'_>, new: &NewAccount, actor: &Actor, now: WallTime) -> Answer<AccountRecord> {
+pub fn create(tx: &mut dyn Changes, new: &NewAccount, actor: &Actor, now: WallTime) -> Answer<AccountRecord> {
     if ACCOUNTS.get(tx, &new.account_id)?.is_some() || USERS.get(tx, &new.root.user_id)?.is_some() {
         return Err(Refusal::IdTaken.into());
     }
@@ -35,7 +35,7 @@ pub fn create(tx: &mut Tx<'_>, new: &NewAccount, actor: &Actor, now: WallTime) -
 
 /// The root user is the one with a TOTP secret.
 pub fn put_user(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     account_id: AccountId,
     new: &NewUser,
     totp: Option<&Sealed>,
@@ -59,7 +59,7 @@ pub fn put_user(
 }
 
 pub fn patch(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     account_id: AccountId,
     patch: &AccountPatch,
     actor: &Actor,
@@ -83,19 +83,19 @@ pub fn patch(
     Ok(Changed { record, revision })
 }
 
-pub fn list(rows: &impl Rows, page: Page<AccountId>) -> Result<Vec<AccountRecord>, StoreError> {
+pub fn list(rows: &dyn Rows, page: Page<AccountId>) -> Result<Vec<AccountRecord>, StoreError> {
     let span = page.after.map_or_else(Span::all, |after| Span::all().after(&after));
     ACCOUNTS.list(rows, span, page.limit)
 }
 
-pub fn user_by_email(rows: &impl Rows, email: &str) -> Result<Option<UserRecord>, StoreError> {
+pub fn user_by_email(rows: &dyn Rows, email: &str) -> Result<Option<UserRecord>, StoreError> {
     let Some(user_id) = USERS_BY_EMAIL.get(rows, &folded(email))? else {
         return Ok(None);
     };
     USERS.get_promised(rows, &user_id).map(Some)
 }
 
-pub fn users(rows: &impl Rows, account_id: AccountId) -> Result<Vec<UserRecord>, StoreError> {
+pub fn users(rows: &dyn Rows, account_id: AccountId) -> Result<Vec<UserRecord>, StoreError> {
     let ids = USERS_BY_ACCOUNT.list(rows, Span::prefix(&account_id), usize::MAX)?;
     ids.iter().map(|user_id| USERS.get_promised(rows, user_id)).collect()
 }

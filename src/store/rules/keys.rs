@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
+use super::Changes;
 use super::clusters::owns_any;
 use super::rows::{Rows, Span};
 use super::sessions::{Shown, consume};
 use super::tables::{
     ACCOUNTS, ACTIVE_COUNTS, DAILY_COUNTS, DELETED_KEYS, EXPIRIES, KEYS, KEYS_BY_DIGEST, LIVE_KEYS, SEALED_KEYS,
 };
-use super::writer::Tx;
 use crate::key::Digest;
 use crate::principal::{AccountId, AccountStatus, Credential, KeyId};
 use crate::store::accounts::{Answer, Changed, DeleteBy, KeyLimits, KeyPatch, KeySlots, Keys, NewKey, Page, Refusal};
@@ -18,7 +18,7 @@ use crate::store::{Change, StoreError};
 use crate::time::WallTime;
 
 pub fn create(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     new: &NewKey,
     limits: KeyLimits,
     actor: &Actor,
@@ -31,7 +31,7 @@ pub fn create(
 
 /// A creation that the rules let through once, on a store that has lost it. It counts on the day it was made.
 pub fn create_again(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     new: &NewKey,
     limits: KeyLimits,
     actor: &Actor,
@@ -46,7 +46,7 @@ pub fn create_again(
     Ok(Changed { record, revision: Some(revision) })
 }
 
-fn may_create(rows: &impl Rows, account: &AccountRecord, limits: KeyLimits, now: WallTime) -> Answer<()> {
+fn may_create(rows: &dyn Rows, account: &AccountRecord, limits: KeyLimits, now: WallTime) -> Answer<()> {
     let account_id = account.account.account_id;
     if !account.verified {
         return Err(Refusal::IdentityUnverified.into());
@@ -67,13 +67,13 @@ fn may_create(rows: &impl Rows, account: &AccountRecord, limits: KeyLimits, now:
     Ok(())
 }
 
-pub fn slots(rows: &impl Rows, account_id: AccountId, limits: KeyLimits, now: WallTime) -> Answer<KeySlots> {
+pub fn slots(rows: &dyn Rows, account_id: AccountId, limits: KeyLimits, now: WallTime) -> Answer<KeySlots> {
     let account = ACCOUNTS.get(rows, &account_id)?.ok_or(Refusal::NotFound)?;
     Ok(slots_of(rows, &account, limits, now)?)
 }
 
 fn slots_of(
-    rows: &impl Rows,
+    rows: &dyn Rows,
     account: &AccountRecord,
     limits: KeyLimits,
     now: WallTime,
@@ -104,16 +104,16 @@ fn day_of(now: WallTime, offset: i32) -> (u64, WallTime) {
 /// Days whose counts are kept: a clock that is set back a little must not give a day's creations back.
 const DAYS_KEPT: u64 = 7;
 
-fn count_creation(tx: &mut Tx<'_>, account_id: AccountId, offset: i32, now: WallTime) -> Result<(), StoreError> {
+fn count_creation(tx: &mut dyn Changes, account_id: AccountId, offset: i32, now: WallTime) -> Result<(), StoreError> {
     let (day, _) = day_of(now, offset);
     let created = DAILY_COUNTS.get(tx, &(account_id, day))?.unwrap_or_default();
     tx.put(&DAILY_COUNTS, &(account_id, day), &(created + 1))?;
     let old = Span::prefix(&account_id).before(&(account_id, day.saturating_sub(DAYS_KEPT)));
-    tx.remove_all(&DAILY_COUNTS, &old)
+    tx.remove_all(&DAILY_COUNTS, old)
 }
 
 /// Neither its id nor its digest was ever seen; also not on a key that is deleted.
-fn is_unknown(rows: &impl Rows, new: &NewKey, index: usize) -> Answer<()> {
+fn is_unknown(rows: &dyn Rows, new: &NewKey, index: usize) -> Answer<()> {
     if KEYS_BY_DIGEST.get(rows, &new.digest)?.is_some() {
         return Err(Refusal::DigestTaken { index }.into());
     }
@@ -123,7 +123,7 @@ fn is_unknown(rows: &impl Rows, new: &NewKey, index: usize) -> Answer<()> {
     Ok(())
 }
 
-fn put_new(tx: &mut Tx<'_>, new: &NewKey, imported: bool, now: WallTime) -> Result<KeyRecord, StoreError> {
+fn put_new(tx: &mut dyn Changes, new: &NewKey, imported: bool, now: WallTime) -> Result<KeyRecord, StoreError> {
     let NewKey { key_id, account_id, .. } = *new;
     let record = KeyRecord {
         credential: Credential { key_id, account_id, disabled: false, expires_at: None, expired: false, version: 1 },
@@ -144,7 +144,7 @@ fn put_new(tx: &mut Tx<'_>, new: &NewKey, imported: bool, now: WallTime) -> Resu
     Ok(record)
 }
 
-fn change_active(tx: &mut Tx<'_>, account_id: AccountId, change: impl Fn(u64) -> u64) -> Result<(), StoreError> {
+fn change_active(tx: &mut dyn Changes, account_id: AccountId, change: impl Fn(u64) -> u64) -> Result<(), StoreError> {
     let active = ACTIVE_COUNTS.get(tx, &account_id)?.unwrap_or_default();
     tx.put(&ACTIVE_COUNTS, &account_id, &change(active))
 }
@@ -158,7 +158,7 @@ fn put_change(record: &KeyRecord) -> Change {
 }
 
 pub fn import(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     account_id: AccountId,
     new: &[NewKey],
     actor: &Actor,
@@ -186,7 +186,7 @@ pub fn import(
 }
 
 pub fn patch(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     (account_id, key_id): (AccountId, KeyId),
     patch: &KeyPatch,
     actor: &Actor,
@@ -216,7 +216,12 @@ pub fn patch(
 }
 
 /// The index names a key only while its end is ahead.
-fn move_expiry(tx: &mut Tx<'_>, key_id: KeyId, from: Option<WallTime>, to: Option<WallTime>) -> Result<(), StoreError> {
+fn move_expiry(
+    tx: &mut dyn Changes,
+    key_id: KeyId,
+    from: Option<WallTime>,
+    to: Option<WallTime>,
+) -> Result<(), StoreError> {
     if let Some(from) = from {
         tx.remove(&EXPIRIES, &(from.0, key_id))?;
     }
@@ -224,11 +229,11 @@ fn move_expiry(tx: &mut Tx<'_>, key_id: KeyId, from: Option<WallTime>, to: Optio
 }
 
 /// The ids of keys whose time has come.
-pub fn due(rows: &impl Rows, most: usize, now: WallTime) -> Result<Vec<KeyId>, StoreError> {
+pub fn due(rows: &dyn Rows, most: usize, now: WallTime) -> Result<Vec<KeyId>, StoreError> {
     EXPIRIES.list(rows, Span::all().before(&now.0.saturating_add(1)), most)
 }
 
-pub fn expire(tx: &mut Tx<'_>, most: usize, now: WallTime) -> Result<Vec<KeyId>, StoreError> {
+pub fn expire(tx: &mut dyn Changes, most: usize, now: WallTime) -> Result<Vec<KeyId>, StoreError> {
     let due = due(tx, most, now)?;
     for key_id in &due {
         let mut record = KEYS.get_promised(tx, key_id)?;
@@ -251,7 +256,7 @@ pub enum Word<'a> {
 }
 
 pub fn delete(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     (account_id, key_id): (AccountId, KeyId),
     word: Word<'_>,
     actor: &Actor,
@@ -288,7 +293,7 @@ pub fn delete(
 }
 
 pub fn view(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     (account_id, key_id): (AccountId, KeyId),
     shown: Shown,
     actor: &Actor,
@@ -304,12 +309,12 @@ pub fn view(
     Ok(sealed)
 }
 
-fn own(rows: &impl Rows, account_id: AccountId, key_id: KeyId) -> Answer<KeyRecord> {
+fn own(rows: &dyn Rows, account_id: AccountId, key_id: KeyId) -> Answer<KeyRecord> {
     let record = KEYS.get(rows, &key_id)?.filter(|record| record.credential.account_id == account_id);
     Ok(record.ok_or(Refusal::NotFound)?)
 }
 
-pub fn by_digest(rows: &impl Rows, digest: Digest) -> Result<Option<KeyRecord>, StoreError> {
+pub fn by_digest(rows: &dyn Rows, digest: Digest) -> Result<Option<KeyRecord>, StoreError> {
     match KEYS_BY_DIGEST.get(rows, &digest)? {
         Some(key_id) => KEYS.get_promised(rows, &key_id).map(Some),
         None => Ok(None),
@@ -317,7 +322,7 @@ pub fn by_digest(rows: &impl Rows, digest: Digest) -> Result<Option<KeyRecord>, 
 }
 
 pub fn list(
-    rows: &impl Rows,
+    rows: &dyn Rows,
     account_id: AccountId,
     which: Keys,
     page: Page<KeyId>,

@@ -1,8 +1,8 @@
 //! Clusters and their hosts, within a transaction.
 
+use super::Changes;
 use super::rows::{Rows, Span};
 use super::tables::{ACCOUNTS, CLUSTERS, CLUSTERS_BY_ACCOUNT, CLUSTERS_BY_HOST};
-use super::writer::Tx;
 use crate::principal::{AccountId, Cluster, ClusterId};
 use crate::store::accounts::{Answer, Changed, ClusterPatch, NewCluster, Refusal};
 use crate::store::audit::{Actor, AuditEvent};
@@ -13,7 +13,7 @@ use crate::time::WallTime;
 /// The longest name in the DNS, in bytes.
 const HOST_MAX: usize = 253;
 
-pub fn create(tx: &mut Tx<'_>, new: &NewCluster, actor: &Actor, now: WallTime) -> Answer<Changed<ClusterRecord>> {
+pub fn create(tx: &mut dyn Changes, new: &NewCluster, actor: &Actor, now: WallTime) -> Answer<Changed<ClusterRecord>> {
     ACCOUNTS.get(tx, &new.account_id)?.ok_or(Refusal::NotFound)?;
     if CLUSTERS.get(tx, &new.cluster_id)?.is_some() {
         return Err(Refusal::IdTaken.into());
@@ -36,7 +36,7 @@ pub fn create(tx: &mut Tx<'_>, new: &NewCluster, actor: &Actor, now: WallTime) -
 }
 
 pub fn patch(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     cluster_id: ClusterId,
     patch: &ClusterPatch,
     actor: &Actor,
@@ -66,7 +66,12 @@ pub fn patch(
     Ok(Changed { record, revision })
 }
 
-pub fn delete(tx: &mut Tx<'_>, cluster_id: ClusterId, actor: &Actor, now: WallTime) -> Answer<Changed<ClusterRecord>> {
+pub fn delete(
+    tx: &mut dyn Changes,
+    cluster_id: ClusterId,
+    actor: &Actor,
+    now: WallTime,
+) -> Answer<Changed<ClusterRecord>> {
     let record = CLUSTERS.get(tx, &cluster_id)?.ok_or(Refusal::NotFound)?;
     for host in &record.cluster.hosts {
         tx.remove(&CLUSTERS_BY_HOST, host)?;
@@ -78,7 +83,7 @@ pub fn delete(tx: &mut Tx<'_>, cluster_id: ClusterId, actor: &Actor, now: WallTi
     Ok(Changed { record, revision: Some(revision) })
 }
 
-pub fn list(rows: &impl Rows, account_id: Option<AccountId>) -> Result<Vec<ClusterRecord>, StoreError> {
+pub fn list(rows: &dyn Rows, account_id: Option<AccountId>) -> Result<Vec<ClusterRecord>, StoreError> {
     let Some(account_id) = account_id else {
         return CLUSTERS.list(rows, Span::all(), usize::MAX);
     };
@@ -86,12 +91,12 @@ pub fn list(rows: &impl Rows, account_id: Option<AccountId>) -> Result<Vec<Clust
     ids.iter().map(|cluster_id| CLUSTERS.get_promised(rows, cluster_id)).collect()
 }
 
-pub fn owns_any(rows: &impl Rows, account_id: AccountId) -> Result<bool, StoreError> {
+pub fn owns_any(rows: &dyn Rows, account_id: AccountId) -> Result<bool, StoreError> {
     Ok(!CLUSTERS_BY_ACCOUNT.list(rows, Span::prefix(&account_id), 1)?.is_empty())
 }
 
 /// The hosts in the form in which they are compared, if none of them belongs to another cluster.
-fn free_hosts(rows: &impl Rows, hosts: &[String], cluster_id: ClusterId) -> Answer<Vec<String>> {
+fn free_hosts(rows: &dyn Rows, hosts: &[String], cluster_id: ClusterId) -> Answer<Vec<String>> {
     let mut free = Vec::new();
     for host in hosts {
         let host = folded(host)?;
@@ -112,7 +117,7 @@ fn folded(host: &str) -> Result<String, Refusal> {
     if fits { Ok(name) } else { Err(Refusal::HostMalformed { host: host.to_owned() }) }
 }
 
-fn put_hosts(tx: &mut Tx<'_>, cluster: &Cluster) -> Result<(), StoreError> {
+fn put_hosts(tx: &mut dyn Changes, cluster: &Cluster) -> Result<(), StoreError> {
     cluster.hosts.iter().try_for_each(|host| tx.put(&CLUSTERS_BY_HOST, host, &cluster.cluster_id))
 }
 

@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
+use super::Changes;
 use super::rows::{RowValue, Rows, Span};
 use super::tables::{FLUSHES, LEDGER};
-use super::writer::Tx;
 use crate::meter::record::{Counters, Flush, LedgerLine, LineKey, Operation};
 use crate::principal::{AccountId, ClusterId, ID_BYTES, Incarnation, KeyId};
 use crate::store::{StoreError, UsageTotal};
@@ -21,7 +21,7 @@ pub struct FlushMark {
     pub watermark: WallTime,
 }
 
-type Whose = (AccountId, ClusterId, Operation);
+pub type Whose = (AccountId, ClusterId, Operation);
 
 /// Everything ever merged, by account, cluster and operation. Never goes down.
 #[derive(Default)]
@@ -29,7 +29,7 @@ pub struct Totals(RwLock<HashMap<Whose, Counters>>);
 
 impl Totals {
     /// Reads the whole ledger, once, when the file is opened.
-    pub fn read(rows: &impl Rows) -> Result<Self, StoreError> {
+    pub fn read(rows: &dyn Rows) -> Result<Self, StoreError> {
         let mut sums: HashMap<Whose, Counters> = HashMap::new();
         LEDGER.scan(rows, Span::all(), |key, counters| {
             let line = line_at(key)?;
@@ -63,12 +63,12 @@ impl Totals {
     }
 }
 
-fn whose(key: &LineKey) -> Whose {
+pub fn whose(key: &LineKey) -> Whose {
     (key.account_id, key.cluster_id, key.operation)
 }
 
 /// The greater of each field wins, so a batch that comes twice, late or out of order changes nothing.
-pub fn merge(tx: &mut Tx<'_>, flush: &Flush) -> Result<(), StoreError> {
+pub fn merge(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
     for (key, counters) in &flush.lines {
         let row = row_key(flush.hour, key, flush.incarnation);
         let known = LEDGER.get(tx, &row)?.unwrap_or_default();
@@ -81,7 +81,7 @@ pub fn merge(tx: &mut Tx<'_>, flush: &Flush) -> Result<(), StoreError> {
     mark(tx, flush)
 }
 
-fn mark(tx: &mut Tx<'_>, flush: &Flush) -> Result<(), StoreError> {
+fn mark(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
     let row = mark_key(flush.hour, flush.incarnation);
     let known = FLUSHES.get(tx, &row)?;
     let before = known.unwrap_or_default();
@@ -91,7 +91,7 @@ fn mark(tx: &mut Tx<'_>, flush: &Flush) -> Result<(), StoreError> {
 }
 
 /// What `now` has more than `before`, so that it can be added to a sum that has `before` in it.
-fn grown(before: &Counters, now: &Counters) -> Counters {
+pub fn grown(before: &Counters, now: &Counters) -> Counters {
     let mut outcomes = now.outcomes;
     for (mine, theirs) in outcomes.iter_mut().zip(before.outcomes) {
         *mine = mine.saturating_sub(theirs);
@@ -112,7 +112,7 @@ fn grown(before: &Counters, now: &Counters) -> Counters {
 }
 
 /// All lines of the hours `from..=to`.
-pub fn lines(rows: &impl Rows, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
+pub fn lines(rows: &dyn Rows, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
     let span = Span::all().from(&from.0.to_be_bytes()[..]);
     let span = match to.0.checked_add(1) {
         Some(end) => span.before(&end.to_be_bytes()[..]),
@@ -127,17 +127,17 @@ pub fn lines(rows: &impl Rows, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, 
 }
 
 /// hour (4 bytes) · account · key · cluster · operation (1 byte) · incarnation: the order in which lines are listed.
-fn row_key(hour: Hour, key: &LineKey, incarnation: Incarnation) -> Vec<u8> {
+pub fn row_key(hour: Hour, key: &LineKey, incarnation: Incarnation) -> Vec<u8> {
     let LineKey { account_id, key_id, cluster_id, operation } = key;
     [&hour.0.to_be_bytes()[..], &account_id.0, &key_id.0, &cluster_id.0, &[*operation as u8], &incarnation.0].concat()
 }
 
-fn mark_key(hour: Hour, incarnation: Incarnation) -> Vec<u8> {
+pub fn mark_key(hour: Hour, incarnation: Incarnation) -> Vec<u8> {
     [&hour.0.to_be_bytes()[..], &incarnation.0].concat()
 }
 
 /// A line without its counters.
-fn line_at(key: &[u8]) -> Result<LedgerLine, StoreError> {
+pub fn line_at(key: &[u8]) -> Result<LedgerLine, StoreError> {
     let unreadable = || {
         let key = data_encoding::HEXLOWER.encode(key);
         StoreError::Corrupt(format!("table {}: the key {key} is not one of a line", LEDGER.name))

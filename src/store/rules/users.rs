@@ -2,12 +2,11 @@
 
 use async_trait::async_trait;
 
-use super::Embedded;
 use super::accounts::{folded, put_user, users};
 use super::rows::Rows;
 use super::sessions::{Shown, close_all, consume, of_user};
 use super::tables::{ACCOUNTS, STEP_UPS, USERS, USERS_BY_ACCOUNT, USERS_BY_EMAIL};
-use super::writer::Tx;
+use super::{Backend, Changes};
 use crate::principal::{AccountId, UserId};
 use crate::store::StoreError;
 use crate::store::accounts::{Answer, NewUser, Refusal};
@@ -18,7 +17,7 @@ use crate::store::users::{MEMBERS_MOST, Oneself, Reset, UserStore};
 use crate::time::WallTime;
 
 #[async_trait]
-impl UserStore for Embedded {
+impl<S: Backend> UserStore for S {
     async fn create_member(
         &self,
         account_id: AccountId,
@@ -26,15 +25,15 @@ impl UserStore for Embedded {
         actor: Actor,
         now: WallTime,
     ) -> Answer<UserRecord> {
-        self.writer.write(move |tx| create(tx, account_id, &new, &actor, now)).await
+        self.write(move |tx| create(tx, account_id, &new, &actor, now)).await
     }
 
     async fn delete_member(&self, account_id: AccountId, user_id: UserId, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer.write(move |tx| delete(tx, account_id, user_id, &actor, now)).await
+        self.write(move |tx| delete(tx, account_id, user_id, &actor, now)).await
     }
 
     async fn set_password(&self, by: Oneself, password: PasswordHash, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer.write(move |tx| set_password(tx, by, &password, Rules::Enforced, &actor, now)).await
+        self.write(move |tx| set_password(tx, by, &password, Rules::Enforced, &actor, now)).await
     }
 
     async fn begin_totp(
@@ -45,47 +44,45 @@ impl UserStore for Embedded {
         actor: Actor,
         now: WallTime,
     ) -> Answer<()> {
-        self.writer
-            .write(move |tx| {
-                let pending = PendingTotp { secret: secret.clone(), session_id: by.session_id, expires_at };
-                let user = UserRecord { pending_totp: Some(pending), ..allowed(tx, by, Rules::Enforced, now)? };
-                changed(tx, &user, "totp.begin", &actor, now)
-            })
-            .await
+        self.write(move |tx| {
+            let pending = PendingTotp { secret: secret.clone(), session_id: by.session_id, expires_at };
+            let user = UserRecord { pending_totp: Some(pending), ..allowed(tx, by, Rules::Enforced, now)? };
+            changed(tx, &user, "totp.begin", &actor, now)
+        })
+        .await
     }
 
     async fn confirm_totp(&self, by: Oneself, secret: Sealed, step: u64, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer.write(move |tx| confirm_totp(tx, by, (&secret, step), Rules::Enforced, &actor, now)).await
+        self.write(move |tx| confirm_totp(tx, by, (&secret, step), Rules::Enforced, &actor, now)).await
     }
 
     async fn set_recovery_codes(&self, by: Oneself, codes: Vec<TokenHash>, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer.write(move |tx| set_recovery_codes(tx, by, &codes, Rules::Enforced, &actor, now)).await
+        self.write(move |tx| set_recovery_codes(tx, by, &codes, Rules::Enforced, &actor, now)).await
     }
 
     async fn reset_root(&self, account_id: AccountId, reset: Reset, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer.write(move |tx| reset_root(tx, account_id, &reset, &actor, now)).await
+        self.write(move |tx| reset_root(tx, account_id, &reset, &actor, now)).await
     }
 
     async fn sessions_of(&self, user_id: UserId, now: WallTime) -> Result<Vec<SessionRecord>, StoreError> {
-        let mut sessions = of_user(&self.snapshot()?, user_id)?;
+        let mut sessions = self.read(move |rows| of_user(rows, user_id)).await?;
         sessions.retain(|session| session.expires_at > now);
         sessions.sort_by_key(|session| session.created_at);
         Ok(sessions)
     }
 
     async fn close_other_sessions(&self, by: Oneself, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer
-            .write(move |tx| {
-                let user = USERS.get(tx, &by.user_id)?.ok_or(Refusal::NotFound)?;
-                close_all(tx, by.user_id, Some(by.session_id))?;
-                Ok(tx.audit(event("session.close_others", &user, &actor, now, None))?)
-            })
-            .await
+        self.write(move |tx| {
+            let user = USERS.get(tx, &by.user_id)?.ok_or(Refusal::NotFound)?;
+            close_all(tx, by.user_id, Some(by.session_id))?;
+            Ok(tx.audit(event("session.close_others", &user, &actor, now, None))?)
+        })
+        .await
     }
 }
 
 pub fn create(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     account_id: AccountId,
     new: &NewUser,
     actor: &Actor,
@@ -106,7 +103,13 @@ pub fn create(
     Ok(user)
 }
 
-pub fn delete(tx: &mut Tx<'_>, account_id: AccountId, user_id: UserId, actor: &Actor, now: WallTime) -> Answer<()> {
+pub fn delete(
+    tx: &mut dyn Changes,
+    account_id: AccountId,
+    user_id: UserId,
+    actor: &Actor,
+    now: WallTime,
+) -> Answer<()> {
     let user = USERS.get(tx, &user_id)?.ok_or(Refusal::NotFound)?;
     if user.account_id != account_id || user.role == Role::Root {
         return Err(Refusal::NotFound.into());
@@ -119,7 +122,7 @@ pub fn delete(tx: &mut Tx<'_>, account_id: AccountId, user_id: UserId, actor: &A
 }
 
 /// The user as they are, once the grant that a root user needs is used up. A change that held once used it up then.
-fn allowed(tx: &mut Tx<'_>, by: Oneself, rules: Rules, now: WallTime) -> Answer<UserRecord> {
+fn allowed(tx: &mut dyn Changes, by: Oneself, rules: Rules, now: WallTime) -> Answer<UserRecord> {
     let user = USERS.get(tx, &by.user_id)?.ok_or(Refusal::NotFound)?;
     if rules != Rules::Enforced {
         return Ok(user);
@@ -135,13 +138,13 @@ fn allowed(tx: &mut Tx<'_>, by: Oneself, rules: Rules, now: WallTime) -> Answer<
     Ok(user)
 }
 
-fn changed(tx: &mut Tx<'_>, user: &UserRecord, action: &str, actor: &Actor, now: WallTime) -> Answer<()> {
+fn changed(tx: &mut dyn Changes, user: &UserRecord, action: &str, actor: &Actor, now: WallTime) -> Answer<()> {
     tx.put(&USERS, &user.user_id, user)?;
     Ok(tx.audit(event(action, user, actor, now, None))?)
 }
 
 pub fn set_password(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     by: Oneself,
     password: &PasswordHash,
     rules: Rules,
@@ -154,7 +157,7 @@ pub fn set_password(
 }
 
 pub fn set_recovery_codes(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     by: Oneself,
     codes: &[TokenHash],
     rules: Rules,
@@ -166,7 +169,7 @@ pub fn set_recovery_codes(
 }
 
 pub fn confirm_totp(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Changes,
     by: Oneself,
     (secret, step): (&Sealed, u64),
     rules: Rules,
@@ -191,7 +194,13 @@ pub fn confirm_totp(
     changed(tx, &user, "totp.replace", actor, now)
 }
 
-pub fn reset_root(tx: &mut Tx<'_>, account_id: AccountId, reset: &Reset, actor: &Actor, now: WallTime) -> Answer<()> {
+pub fn reset_root(
+    tx: &mut dyn Changes,
+    account_id: AccountId,
+    reset: &Reset,
+    actor: &Actor,
+    now: WallTime,
+) -> Answer<()> {
     let user = root_of(tx, account_id, reset.user_id)?;
     for user in users(tx, account_id)? {
         close_all(tx, user.user_id, None)?;
@@ -207,7 +216,7 @@ pub fn reset_root(tx: &mut Tx<'_>, account_id: AccountId, reset: &Reset, actor: 
     Ok(tx.audit(event("account.reset", &user, actor, now, Some(reset.reason.clone())))?)
 }
 
-fn root_of(rows: &impl Rows, account_id: AccountId, user_id: UserId) -> Answer<UserRecord> {
+fn root_of(rows: &dyn Rows, account_id: AccountId, user_id: UserId) -> Answer<UserRecord> {
     let user = USERS.get(rows, &user_id)?.ok_or(Refusal::NotFound)?;
     let is_root = user.account_id == account_id && user.role == Role::Root;
     if is_root { Ok(user) } else { Err(Refusal::NotFound.into()) }

@@ -1,4 +1,4 @@
-//! The tables of the embedded store, and what stands in them.
+//! The tables, and what stands in them.
 
 use serde::{Deserialize, Serialize};
 

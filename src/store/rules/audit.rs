@@ -8,7 +8,7 @@ use crate::store::StoreError;
 use crate::store::audit::{AuditEntry, AuditQuery, AuditVerdict, GENESIS, Verifier};
 use crate::store::intent::AuditHead;
 
-pub fn list(rows: &impl Rows, query: AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
+pub fn list(rows: &dyn Rows, query: AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
     let span = query.before.map_or_else(Span::all, |before| Span::all().before(&before)).backwards();
     let mut found = Vec::new();
     if query.limit == 0 {
@@ -24,7 +24,7 @@ pub fn list(rows: &impl Rows, query: AuditQuery) -> Result<Vec<AuditEntry>, Stor
 }
 
 /// `known` is an entry that somebody else remembers: it must be there and be the same.
-pub fn verify(rows: &impl Rows, known: Option<AuditHead>) -> Result<AuditVerdict, StoreError> {
+pub fn verify(rows: &dyn Rows, known: Option<AuditHead>) -> Result<AuditVerdict, StoreError> {
     let head = META_AUDIT.get(rows, AUDIT_HEAD)?.unwrap_or(AuditHead { seq: 0, hash: GENESIS });
     let mut verifier = Verifier::default();
     let mut broken = None;

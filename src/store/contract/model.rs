@@ -1,22 +1,21 @@
 //! Random histories of one account against a small model of the rules: whatever the store answers, the model had foretold.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tempfile::TempDir;
+use proptest::test_runner::TestRunner;
 
-use super::{Embedded, Settings};
+use super::scene::{NOW, Scene, actor};
 use crate::principal::{AccountStatus, KeyId};
 use crate::store::Store;
 use crate::store::accounts::{
     AccountError, AccountPatch, Answer, DeleteBy, Expiry, KeyLimits, KeyPatch, Keys, Page, Refusal,
 };
 use crate::store::audit::AuditVerdict;
-use crate::store::contract::{LEASE, NOW, Scene, actor};
+use crate::store::embedded::{Embedded, Settings};
 use crate::store::records::GrantFor;
 use crate::time::WallTime;
 
@@ -130,21 +129,19 @@ impl Model {
     }
 }
 
+/// Opens the same store each time, once the handle given before is gone.
+pub type Place = Box<dyn Fn() -> Arc<dyn Store>>;
+
 struct World {
-    folder: TempDir,
-    store: Option<Arc<dyn Store>>,
+    place: Place,
     scene: Scene,
     model: Model,
     code: u64,
 }
 
 impl World {
-    async fn new() -> Self {
-        // What matters here is not whether a disk keeps it.
-        let memory = PathBuf::from("/dev/shm");
-        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let folder = folder.unwrap();
-        let store = open(&folder);
+    async fn new(place: Place) -> Self {
+        let store = place();
         let scene = Scene::ready(&store).await;
         let model = Model {
             keys: Vec::new(),
@@ -156,7 +153,7 @@ impl World {
             now: NOW,
             latest: NOW,
         };
-        Self { folder, store: Some(store), scene, model, code: 0 }
+        Self { place, scene, model, code: 0 }
     }
 
     fn limits() -> KeyLimits {
@@ -289,15 +286,11 @@ impl World {
     }
 
     fn restart(&mut self) {
-        // The file opens only once the last handle is gone.
-        let closed: Arc<dyn Store> =
-            Arc::new(Embedded::open(&self.folder.path().join("other"), Settings::new(LEASE)).unwrap());
-        self.scene.store = closed;
-        drop(self.store.take());
-        let store = open(&self.folder);
-        self.scene.store = Arc::clone(&store);
-        self.store = Some(store);
-        std::fs::remove_file(self.folder.path().join("other")).unwrap();
+        // Another one in its place meanwhile: it opens only once the last handle is gone.
+        let folder = tempfile::tempdir().unwrap();
+        let other = Embedded::open(&folder.path().join("other"), Settings::new(Duration::from_secs(1))).unwrap();
+        self.scene.store = Arc::new(other);
+        self.scene.store = (self.place)();
     }
 
     /// All that can be seen of the account is as the model has it.
@@ -322,10 +315,6 @@ impl World {
     }
 }
 
-fn open(folder: &TempDir) -> Arc<dyn Store> {
-    Arc::new(Embedded::open(&folder.path().join("store"), Settings::new(LEASE)).unwrap())
-}
-
 fn said<T>(answer: Answer<T>) -> Result<(), Refusal> {
     match answer {
         Ok(_) => Ok(()),
@@ -335,18 +324,21 @@ fn said<T>(answer: Answer<T>) -> Result<(), Refusal> {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 4000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn every_history_of_an_account_is_as_the_rules_foretell(steps in vec(step(), 1..40)) {
+/// `fresh` gives the place of a store that is empty.
+pub fn every_history_of_an_account_is_as_the_rules_foretell(cases: u32, fresh: impl Fn() -> Place) {
+    let config =
+        ProptestConfig { cases, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() };
+    let checked = TestRunner::new(config).run(&vec(step(), 1..40), |steps| {
+        // Whatever a store needs of threads beside the one that asks.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut world = World::new().await;
+            let mut world = World::new(fresh()).await;
             for step in &steps {
                 world.run(step).await;
             }
             assert!(matches!(world.scene.store.verify_audit().await.unwrap(), AuditVerdict::Whole { .. }));
         });
-    }
+        Ok(())
+    });
+    checked.unwrap();
 }

@@ -1,13 +1,12 @@
-//! Rotating secrets in an embedded store.
+//! Rotating secrets.
 
 use std::ops::ControlFlow;
 
 use async_trait::async_trait;
 
-use super::Embedded;
 use super::rows::{Rows, Span};
 use super::tables::{KEYS, KEYS_BY_DIGEST, META_SECRETS, SEALED_KEYS, SECRETS, USERS};
-use super::writer::Tx;
+use super::{Backend, Changes};
 use crate::principal::{KeyId, UserId};
 use crate::store::audit::{Actor, AuditEvent};
 use crate::store::records::{KeyRecord, Sealed, UserRecord};
@@ -16,20 +15,19 @@ use crate::store::{Change, StoreError};
 use crate::time::WallTime;
 
 #[async_trait]
-impl Rotation for Embedded {
+impl<S: Backend> Rotation for S {
     async fn secrets(&self) -> Result<Option<SecretsMark>, StoreError> {
-        META_SECRETS.get(&self.snapshot()?, SECRETS)
+        self.read(|rows| META_SECRETS.get(rows, SECRETS)).await
     }
 
     async fn mark_secrets(&self, mark: SecretsMark, actor: Actor, now: WallTime) -> Result<(), StoreError> {
-        self.writer
-            .write(move |tx| {
-                tx.put(&META_SECRETS, SECRETS, &mark)?;
-                let (action, subject) = ("secrets.mark".to_owned(), "secrets".to_owned());
-                let detail = Some(if mark.is_rotating() { "rotating" } else { "settled" }.to_owned());
-                tx.audit(AuditEvent { at: now, actor: actor.clone(), action, subject, account_id: None, detail })
-            })
-            .await
+        self.write(move |tx| {
+            tx.put(&META_SECRETS, SECRETS, &mark)?;
+            let (action, subject) = ("secrets.mark".to_owned(), "secrets".to_owned());
+            let detail = Some(if mark.is_rotating() { "rotating" } else { "settled" }.to_owned());
+            tx.audit(AuditEvent { at: now, actor: actor.clone(), action, subject, account_id: None, detail })
+        })
+        .await
     }
 
     async fn sealed_keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<(KeyRecord, Sealed)>, StoreError> {
@@ -37,7 +35,7 @@ impl Rotation for Embedded {
     }
 
     async fn renew_keys(&self, renewed: Vec<Renewed>) -> Result<(), StoreError> {
-        self.writer.write(move |tx| renewed.iter().try_for_each(|key| renew_key(tx, key))).await
+        self.write(move |tx| renewed.iter().try_for_each(|key| renew_key(tx, key))).await
     }
 
     async fn users_with_totp(&self, after: Option<UserId>, limit: usize) -> Result<Vec<UserRecord>, StoreError> {
@@ -45,18 +43,17 @@ impl Rotation for Embedded {
     }
 
     async fn renew_totp(&self, user_id: UserId, old: Sealed, new: Sealed) -> Result<(), StoreError> {
-        self.writer
-            .write(move |tx| match USERS.get(tx, &user_id)? {
-                Some(user) if user.totp.as_ref() == Some(&old) => {
-                    tx.put(&USERS, &user_id, &UserRecord { totp: Some(new.clone()), ..user })
-                }
-                _ => Ok(()),
-            })
-            .await
+        self.write(move |tx| match USERS.get(tx, &user_id)? {
+            Some(user) if user.totp.as_ref() == Some(&old) => {
+                tx.put(&USERS, &user_id, &UserRecord { totp: Some(new.clone()), ..user })
+            }
+            _ => Ok(()),
+        })
+        .await
     }
 }
 
-fn sealed_keys(rows: &impl Rows, after: Option<KeyId>, limit: usize) -> Result<Vec<(KeyRecord, Sealed)>, StoreError> {
+fn sealed_keys(rows: &dyn Rows, after: Option<KeyId>, limit: usize) -> Result<Vec<(KeyRecord, Sealed)>, StoreError> {
     let span = after.map_or_else(Span::all, |after| Span::all().after(&after));
     let mut found = Vec::new();
     KEYS.scan(rows, span, |_, record| {
@@ -68,7 +65,7 @@ fn sealed_keys(rows: &impl Rows, after: Option<KeyId>, limit: usize) -> Result<V
     Ok(found)
 }
 
-fn users_with_totp(rows: &impl Rows, after: Option<UserId>, limit: usize) -> Result<Vec<UserRecord>, StoreError> {
+fn users_with_totp(rows: &dyn Rows, after: Option<UserId>, limit: usize) -> Result<Vec<UserRecord>, StoreError> {
     let span = after.map_or_else(Span::all, |after| Span::all().after(&after));
     let mut found = Vec::new();
     USERS.scan(rows, span, |_, user| {
@@ -78,7 +75,7 @@ fn users_with_totp(rows: &impl Rows, after: Option<UserId>, limit: usize) -> Res
     Ok(found)
 }
 
-fn renew_key(tx: &mut Tx<'_>, renewed: &Renewed) -> Result<(), StoreError> {
+fn renew_key(tx: &mut dyn Changes, renewed: &Renewed) -> Result<(), StoreError> {
     let record = match KEYS.get(tx, &renewed.key_id)? {
         Some(record) if record.deleted.is_none() => record,
         _ => return Ok(()),

@@ -3,11 +3,8 @@
 use async_trait::async_trait;
 
 use super::rows::{Rows, Span, Step};
-use super::tables::{
-    AUDIT_HEAD, COMMITS, INTENTS, JOURNAL, JournalLink, META_AUDIT, META_JOURNAL, META_NUMBERS, ROW_NO,
-};
-use super::writer::Tx;
-use super::{Embedded, accounts, audit, clusters, keys, users};
+use super::tables::{AUDIT_HEAD, COMMITS, INTENTS, JournalLink, META_AUDIT, META_JOURNAL, META_NUMBERS, ROW_NO};
+use super::{Backend, Changes, accounts, audit, clusters, keys, users};
 use crate::fault;
 use crate::principal::JournalId;
 use crate::store::StoreError;
@@ -16,25 +13,27 @@ use crate::store::audit::{AuditVerdict, GENESIS};
 use crate::store::intent::{Action, AuditHead, Intent, Noted, Outcome, Rules, Submit, Submitted};
 
 #[async_trait]
-impl Submit for Embedded {
+impl<S: Backend> Submit for S {
     async fn submit(&self, journal: JournalId, intent: Intent, rules: Rules) -> Answer<Submitted> {
-        self.writer.write(move |tx| submit(tx, journal, &intent, rules)).await
+        self.write(move |tx| submit(tx, journal, &intent, rules)).await
     }
 
     async fn journal(&self) -> Result<Option<JournalId>, StoreError> {
-        Ok(META_JOURNAL.get(&self.snapshot()?, JOURNAL)?.map(|link| link.journal_id))
+        let row = self.journal_row().to_owned();
+        self.read(move |rows| Ok(META_JOURNAL.get(rows, &row)?.map(|link| link.journal_id))).await
     }
 
     async fn attach_journal(&self, journal_id: JournalId) -> Result<(), StoreError> {
-        self.writer.write(move |tx| tx.put(&META_JOURNAL, JOURNAL, &JournalLink { journal_id })).await
+        let row = self.journal_row().to_owned();
+        self.write(move |tx| tx.put(&META_JOURNAL, &row, &JournalLink { journal_id })).await
     }
 
     async fn last_intent(&self, journal: JournalId) -> Result<u64, StoreError> {
-        last_intent(&self.snapshot()?, journal)
+        self.read(move |rows| last_intent(rows, journal)).await
     }
 
     async fn audit_head(&self) -> Result<Option<AuditHead>, StoreError> {
-        META_AUDIT.get(&self.snapshot()?, AUDIT_HEAD)
+        self.read(|rows| META_AUDIT.get(rows, AUDIT_HEAD)).await
     }
 
     async fn verify_audit_from(&self, known: Option<AuditHead>) -> Result<AuditVerdict, StoreError> {
@@ -43,11 +42,11 @@ impl Submit for Embedded {
 
     async fn forget_intents(&self, journal: JournalId, before: u64) -> Result<(), StoreError> {
         let span = Span::prefix(&journal).before(&(journal, before));
-        self.writer.write(move |tx| tx.remove_all(&INTENTS, &span)).await
+        self.write(move |tx| tx.remove_all(&INTENTS, span.clone())).await
     }
 }
 
-fn last_intent(rows: &impl Rows, journal: JournalId) -> Result<u64, StoreError> {
+fn last_intent(rows: &dyn Rows, journal: JournalId) -> Result<u64, StoreError> {
     let mut last = 0;
     INTENTS.scan(rows, Span::prefix(&journal).backwards(), |key, _| {
         let no = key.get(ROW_NO).and_then(|no| no.try_into().ok()).map(u64::from_be_bytes);
@@ -57,7 +56,7 @@ fn last_intent(rows: &impl Rows, journal: JournalId) -> Result<u64, StoreError> 
     Ok(last)
 }
 
-fn submit(tx: &mut Tx<'_>, journal: JournalId, intent: &Intent, rules: Rules) -> Answer<Submitted> {
+fn submit(tx: &mut dyn Changes, journal: JournalId, intent: &Intent, rules: Rules) -> Answer<Submitted> {
     if let Some(noted) = INTENTS.get(tx, &(journal, intent.no))? {
         return Ok(Submitted { noted, outcome: None });
     }
@@ -75,7 +74,7 @@ fn submit(tx: &mut Tx<'_>, journal: JournalId, intent: &Intent, rules: Rules) ->
     Ok(Submitted { noted, outcome: Some(outcome) })
 }
 
-fn make(tx: &mut Tx<'_>, intent: &Intent, rules: Rules) -> Answer<Outcome> {
+fn make(tx: &mut dyn Changes, intent: &Intent, rules: Rules) -> Answer<Outcome> {
     let Intent { action, actor, now, .. } = intent;
     let now = *now;
     Ok(match action {
@@ -112,7 +111,7 @@ fn make(tx: &mut Tx<'_>, intent: &Intent, rules: Rules) -> Answer<Outcome> {
     })
 }
 
-fn make_to_keys(tx: &mut Tx<'_>, intent: &Intent, rules: Rules) -> Answer<Outcome> {
+fn make_to_keys(tx: &mut dyn Changes, intent: &Intent, rules: Rules) -> Answer<Outcome> {
     let Intent { action, actor, now, .. } = intent;
     let (now, enforced) = (*now, rules == Rules::Enforced);
     Ok(match action {
