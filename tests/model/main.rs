@@ -15,6 +15,11 @@
 )]
 
 mod core;
+mod drift;
+mod failover;
+mod membership;
+mod trimming;
+mod unknown;
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -24,6 +29,7 @@ use stateright::{Checker, HasDiscoveries, Model};
 
 /// What must hold in every state.
 const SAFE: &str = "no call admitted after the delete answered 200";
+const LIVE: &str = "a live key is never answered 401";
 
 /// The rules that a model can leave out, one per mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +79,69 @@ enum Rule {
     Quarantine,
     /// That wait includes the time for which the old master may still have answered.
     QuarantineCoversLag,
+    // Of clocks.
+    /// A wait is longer than a lease by the rate at which two clocks may differ.
+    WaitCoversRate,
+    /// And by how late they may be read.
+    WaitCoversReading,
+    // Of trimming, and of what is read under one lease.
+    /// A fill is compared with the floor, which is raised before an entry is applied, not with `applied`.
+    FillComparesFloor,
+    /// The floor is raised before the entries are applied, not after.
+    FloorBeforeEntries,
+    /// A gateway that starts again raises its floor to the revision of the reply.
+    TrimRaisesFloor,
+    /// It drops the keys and accounts that it holds.
+    TrimForgets,
+    /// A gateway that the log does not reach back to is told so.
+    TrimIsTold,
+    /// It reads the clusters before it has `applied` and a lease.
+    ClustersBeforeLease,
+    // Of keys that are not known.
+    /// That a key is unknown is said only under a lease.
+    UnknownNeedsALease,
+    /// An import is a log entry, which removes what is cached of the key.
+    ImportIsALogEntry,
+    /// Its answer waits for the gateways.
+    ImportWaits,
+    /// In a new epoch it waits until the leases of the old one have ended.
+    ImportQuarantined,
+    /// In a new epoch a create waits until the old master answers no more.
+    CreateQuarantined,
+    // Of membership.
+    /// The janitor removes only whose counter stood still for a whole lease.
+    JanitorWaitsWholeLease,
+    /// A renewal of one that was removed registers it again.
+    RemovedRegistersAgain,
+    /// A gateway that stops first admits nothing more, then releases its lease.
+    ReleaseAfterStopping,
+    /// Nothing is loaded before the first lease, and nothing held from before it is kept.
+    NothingBeforeRegistering,
+    /// Dead is whose file lock is free, not who is silent.
+    LockMeansAlive,
+    // Of the journals.
+    /// The intent is on disk before the store hears of it.
+    JournalBeforeSubmitting,
+    /// A store that may have lost writes stays closed until journals are replayed.
+    ReplayBeforeOpening,
+    /// It stays closed until those of all control planes are.
+    ReplayOfAllPeers,
+    /// An intent whose outcome is not known is replayed.
+    UndecidedIsReplayed,
+    /// An intent that the store refused is not.
+    RefusedIsNotReplayed,
+    /// Once an undecided intent is replayed it is done: a refusal from before the replay is not heeded.
+    ReplayDecides,
+    /// A delete that is submitted again, and that the store has already taken, is taken and never refused.
+    TakenIsNeverRefused,
+    /// Nothing brings a deleted key back, whatever is replayed after it.
+    DeleteIsTerminal,
+    /// A control plane with a journal does not set up an empty store.
+    EmptyStoreIsFrozen,
+    /// Nor does one without, before all peers said that they have none either.
+    SetUpAwaitsPeers,
+    /// A store is known by its id; nothing is taken from another.
+    StoreId,
 }
 
 /// All rules, but those left out.
@@ -119,7 +188,7 @@ where
     );
 }
 
-/// Searches until the property is violated, and fails where it is not. With one thread the counterexample is a shortest.
+/// Searches until the property is violated, and fails where it is not. One thread, so the counterexample is a short one.
 fn refute<M>(name: &str, model: M, property: &'static str)
 where
     M: Model + Send + Sync + 'static,
@@ -131,7 +200,10 @@ where
     let Some(path) = checker.discovery(property) else {
         panic!("{name}: no counterexample in {} states", checker.unique_state_count());
     };
-    let actions = path.into_actions();
     let seconds = began.elapsed().as_secs_f64();
-    println!("{name}: a counterexample of {} steps, {seconds:.1} s: {actions:?}", actions.len());
+    let holds = checker.model().property(property).condition;
+    let steps = path.into_vec();
+    let steps = steps.into_iter().take_while(|(state, _)| holds(checker.model(), state)).filter_map(|(_, step)| step);
+    let steps: Vec<_> = steps.collect();
+    println!("{name}: a counterexample of {} steps, {seconds:.1} s: {steps:?}", steps.len());
 }
