@@ -3,16 +3,21 @@
 //! **In it.** One key, created through the first control plane and deleted through either. Each control plane checks,
 //! journals the intent, submits, journals the outcome, and may crash between any two steps. The store may restart, or
 //! fail over, with any earlier state; no replica is waited for, so that the journals alone must bring back what was lost.
+//! After a failover the old master goes on taking changes for any time.
 //! It may be flushed. An empty store is set up, or frozen and restored from a backup that knows nothing of the key; an
 //! operator may force the set-up of an empty store. What a gateway would answer is read off the store: one that has just
 //! started and holds nothing is the worst case.
 //!
 //! **Bound.** `Bounds`; crashes of control planes are not bounded.
 //!
-//! **Left out.** Leases, waits and an old master that still answers (`core`); opening an epoch without one of the
+//! **Left out.** Leases and waits, and gateways that the old master answers (`core`, `unknown`); opening an epoch without one of the
 //! journals, which gives up what only that journal knew; tombstones that gateways re-assert; forged or torn journals.
 
+mod state;
+
 use stateright::{Model, Property};
+
+use state::*;
 
 use crate::{LIVE, Rule, Rules, SAFE, bound, exhaust, refute};
 
@@ -27,118 +32,6 @@ struct Failover {
     rules: Rules,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    Absent,
-    Live,
-    Deleted,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Phase {
-    /// Never set up, or flushed.
-    Empty,
-    Open,
-    /// Restarted: nothing is answered until all journals are replayed and a new epoch is opened.
-    Closed,
-    Frozen,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Content {
-    /// Zero before the set-up.
-    store_id: u8,
-    key: Key,
-}
-
-const NOTHING: Content = Content { store_id: 0, key: Key::Absent };
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Intent {
-    None,
-    Undecided,
-    Done,
-    Refused,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Journal {
-    store_id: u8,
-    create: Intent,
-    delete: Intent,
-}
-
-impl Journal {
-    const EMPTY: Self = Self { store_id: 0, create: Intent::None, delete: Intent::None };
-}
-
-/// How far a request for a delete has come. A crash forgets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Request {
-    None,
-    /// The key was there, and the caller may delete it.
-    Checked,
-    Intended,
-    Taken,
-    Refused,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct ControlPlane {
-    journal: Journal,
-    request: Request,
-    /// In this epoch's opening.
-    replayed: bool,
-    /// It told the empty store that its journal is empty too.
-    registered: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct State {
-    phase: Phase,
-    store: Content,
-    /// What would be left after a restart.
-    durable: Content,
-    /// Set up so far: each has an id of its own.
-    stores: u8,
-    planes: [ControlPlane; 2],
-    created: bool,
-    deleted: bool,
-    /// A delete was begun and its caller was not told that it was refused.
-    delete_wanted: [bool; 2],
-    /// An operator has forced the set-up of a store.
-    forced: bool,
-    restarts: u8,
-    flushes: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Action {
-    Persist,
-    Restart,
-    Flush,
-    Replay(usize),
-    Open,
-    Register(usize),
-    SetUp(usize),
-    ForceSetUp,
-    Freeze(usize),
-    Restore,
-    /// The journal takes down which store it belongs to.
-    NoteStore(usize),
-    IntendCreate,
-    SubmitCreate,
-    AnswerCreate,
-    CheckDelete(usize),
-    IntendDelete(usize),
-    SubmitDelete(usize),
-    RefuseDelete(usize),
-    JournalOutcome(usize),
-    AnswerDelete(usize),
-    AnswerRefusal(usize),
-    Crash(usize),
-}
-
 impl Failover {
     fn hold(&self, rule: Rule) -> bool {
         self.rules.hold(rule)
@@ -148,12 +41,16 @@ impl Failover {
         let phase = state.phase;
         match action {
             Action::Persist => state.durable = state.store,
-            Action::Restart if state.restarts < self.bounds.restarts && phase != Phase::Frozen => {
+            Action::Restart | Action::FailOver if state.restarts < self.bounds.restarts && phase != Phase::Frozen => {
                 state.restarts += 1;
+                let goes_on = action == Action::FailOver && phase == Phase::Open;
+                state.old = goes_on.then_some(state.store);
+                state.planes.iter_mut().for_each(|plane| plane.journal.is_current = false);
                 state.store = state.durable;
                 let closes = self.hold(Rule::ReplayBeforeOpening);
                 self.begin(state, if closes { Phase::Closed } else { Phase::Open });
             }
+            Action::OldMasterEnds => state.old = None,
             Action::Flush if state.flushes < self.bounds.flushes && phase == Phase::Open => {
                 state.flushes += 1;
                 (state.store, state.durable) = (NOTHING, NOTHING);
@@ -200,13 +97,15 @@ impl Failover {
             return None;
         };
         let journal = state.planes[c].journal;
-        let is_empty = journal == Journal::EMPTY || !self.hold(Rule::EmptyStoreIsFrozen);
+        let is_empty =
+            Journal { is_current: true, ..journal } == Journal::EMPTY || !self.hold(Rule::EmptyStoreIsFrozen);
         let is_foreign = ![0, state.store.store_id].contains(&journal.store_id) && self.hold(Rule::StoreId);
         match (action, state.phase) {
             (Action::Replay(_), Phase::Closed) if !is_foreign => {
                 self.replay(&mut state.store.key, journal);
                 let plane = &mut state.planes[c];
                 plane.replayed = true;
+                plane.journal.is_current = true;
                 let replayed = journal.delete == Intent::Undecided && self.hold(Rule::UndecidedIsReplayed);
                 if replayed && self.hold(Rule::ReplayDecides) {
                     plane.journal.delete = Intent::Done;
@@ -245,18 +144,29 @@ impl Failover {
         }
     }
 
+    /// What a control plane can change: the newest master once it is open, or an old one that does not know that it is,
+    /// as long as the change may name its epoch.
+    fn reach<'a>(&self, state: &'a mut State, c: usize, master: Master) -> Option<&'a mut Content> {
+        let journal = state.planes[c].journal;
+        let may_name_old = !journal.is_current || !self.hold(Rule::ChangesNameTheEpoch);
+        let content = match master {
+            Master::Newest => Some(&mut state.store).filter(|_| state.phase == Phase::Open),
+            Master::Old => state.old.as_mut().filter(|_| may_name_old),
+        };
+        content.filter(|content| content.store_id == journal.store_id && content.store_id != 0)
+    }
+
     fn create_step(&self, state: &mut State, action: Action) -> Option<()> {
-        let journal = &mut state.planes[0].journal;
-        let is_ours = journal.store_id == state.store.store_id;
-        match (action, journal.create) {
-            (Action::IntendCreate, Intent::None) if state.phase == Phase::Open && is_ours => {
-                journal.create = Intent::Undecided;
+        match (action, state.planes[0].journal.create) {
+            (Action::IntendCreate, Intent::None) if state.planes[0].journal.store_id != 0 => {
+                state.planes[0].journal.create = Intent::Undecided;
             }
-            (Action::SubmitCreate, Intent::Undecided) if state.phase == Phase::Open && is_ours => {
-                if state.store.key == Key::Absent {
-                    state.store.key = Key::Live;
+            (Action::SubmitCreate(master), Intent::Undecided) => {
+                let content = self.reach(state, 0, master)?;
+                if content.key == Key::Absent {
+                    content.key = Key::Live;
                 }
-                journal.create = Intent::Done;
+                state.planes[0].journal.create = Intent::Done;
             }
             (Action::AnswerCreate, Intent::Done) => state.created = true,
             _ => return None,
@@ -265,40 +175,50 @@ impl Failover {
     }
 
     fn delete_step(&self, state: &mut State, action: Action) -> Option<()> {
-        let (Action::CheckDelete(c)
-        | Action::IntendDelete(c)
-        | Action::SubmitDelete(c)
-        | Action::RefuseDelete(c)
-        | Action::JournalOutcome(c)
-        | Action::AnswerDelete(c)
-        | Action::AnswerRefusal(c)) = action
+        match action {
+            Action::CheckDelete(c, master) => {
+                let is_new = state.planes[c].request == Request::None && state.planes[c].journal.delete == Intent::None;
+                (is_new && state.created && self.reach(state, c, master)?.key == Key::Live).then_some(())?;
+                state.planes[c].request = Request::Checked;
+            }
+            Action::SubmitDelete(c, master) => {
+                self.may_submit(state, c)?;
+                self.reach(state, c, master)?.key = Key::Deleted;
+                state.planes[c].request = Request::Taken;
+            }
+            Action::RefuseDelete(c, master) => {
+                self.may_submit(state, c)?;
+                // For example because its grant is used up, which may be by this very delete before a crash.
+                let is_taken = self.reach(state, c, master)?.key == Key::Deleted;
+                (!is_taken || !self.hold(Rule::TakenIsNeverRefused)).then_some(())?;
+                state.planes[c].request = Request::Refused;
+            }
+            _ => return self.note_step(state, action),
+        }
+        Some(())
+    }
+
+    /// After a crash a control plane goes on with what its journal says was not decided.
+    fn may_submit(&self, state: &State, c: usize) -> Option<()> {
+        let ControlPlane { request, journal, .. } = state.planes[c];
+        let goes_on = request == Request::None && journal.delete == Intent::Undecided;
+        (request == Request::Intended || goes_on).then_some(())
+    }
+
+    /// What is written down and answered about a delete.
+    fn note_step(&self, state: &mut State, action: Action) -> Option<()> {
+        let (Action::IntendDelete(c) | Action::JournalOutcome(c) | Action::AnswerDelete(c) | Action::AnswerRefusal(c)) =
+            action
         else {
             return None;
         };
         let plane = &mut state.planes[c];
-        let is_open = state.phase == Phase::Open && plane.journal.store_id == state.store.store_id;
-        let journals_first = self.hold(Rule::JournalBeforeSubmitting);
-        // After a crash it goes on with what the journal says was not decided.
-        let goes_on = plane.request == Request::None && plane.journal.delete == Intent::Undecided;
         match (action, plane.request) {
-            (Action::CheckDelete(_), Request::None) if plane.journal.delete == Intent::None && state.created => {
-                (is_open && state.store.key == Key::Live).then_some(())?;
-                plane.request = Request::Checked;
-            }
             (Action::IntendDelete(_), Request::Checked) => {
                 plane.request = Request::Intended;
+                let journals_first = self.hold(Rule::JournalBeforeSubmitting);
                 plane.journal.delete = if journals_first { Intent::Undecided } else { Intent::None };
                 state.delete_wanted[c] = true;
-            }
-            (Action::SubmitDelete(_), request) if is_open && (request == Request::Intended || goes_on) => {
-                plane.request = Request::Taken;
-                state.store.key = Key::Deleted;
-            }
-            (Action::RefuseDelete(_), request) if is_open && (request == Request::Intended || goes_on) => {
-                // For example because its grant is used up, which may be by this very delete before a crash.
-                let is_taken = state.store.key == Key::Deleted && self.hold(Rule::TakenIsNeverRefused);
-                (!is_taken).then_some(())?;
-                plane.request = Request::Refused;
             }
             (Action::JournalOutcome(_), Request::Taken) => plane.journal.delete = Intent::Done,
             (Action::JournalOutcome(_), Request::Refused) => plane.journal.delete = Intent::Refused,
@@ -332,6 +252,7 @@ impl Model for Failover {
             phase: Phase::Empty,
             store: NOTHING,
             durable: NOTHING,
+            old: None,
             stores: 0,
             planes: [plane; 2],
             created: false,
@@ -345,19 +266,17 @@ impl Model for Failover {
 
     fn actions(&self, _: &State, actions: &mut Vec<Action>) {
         use Action::*;
-        actions.extend([Persist, Restart, Flush, Open, ForceSetUp, Restore, IntendCreate, SubmitCreate, AnswerCreate]);
+        actions.extend([Persist, Restart, FailOver, OldMasterEnds, Flush, Open, ForceSetUp, Restore]);
+        actions.extend([IntendCreate, AnswerCreate]);
         for c in 0..2 {
-            actions.extend([
-                Replay(c),
-                Register(c),
-                SetUp(c),
-                Freeze(c),
-                NoteStore(c),
-                CheckDelete(c),
-                IntendDelete(c),
-            ]);
-            actions.extend([SubmitDelete(c), RefuseDelete(c), JournalOutcome(c), AnswerDelete(c), AnswerRefusal(c)]);
-            actions.push(Crash(c));
+            actions.extend([Replay(c), Register(c), SetUp(c), Freeze(c), NoteStore(c), Crash(c)]);
+            actions.extend([IntendDelete(c), JournalOutcome(c), AnswerDelete(c), AnswerRefusal(c)]);
+        }
+        for master in [Master::Newest, Master::Old] {
+            actions.push(SubmitCreate(master));
+            for c in 0..2 {
+                actions.extend([CheckDelete(c, master), SubmitDelete(c, master), RefuseDelete(c, master)]);
+            }
         }
     }
 
@@ -389,6 +308,9 @@ impl Model for Failover {
             Property::sometimes("a store opens again after its loss", |_, state: &State| {
                 state.deleted && state.phase == Phase::Open && state.restarts > 0
             }),
+            Property::sometimes("a key is created on the old master alone", |_, state: &State| {
+                state.created && state.old.is_some_and(|old| old.key == Key::Live) && state.store.key == Key::Absent
+            }),
             Property::sometimes("a flushed store is frozen", |_, state: &State| {
                 state.created && state.phase == Phase::Frozen
             }),
@@ -418,6 +340,7 @@ macro_rules! mutants {
 }
 
 mutants! {
+    a_change_is_taken_by_the_old_master: ChangesNameTheEpoch, LIVE;
     submitted_before_it_is_journaled: JournalBeforeSubmitting, SAFE;
     opened_before_a_replay: ReplayBeforeOpening, SAFE;
     opened_before_all_have_replayed: ReplayOfAllPeers, SAFE;

@@ -122,6 +122,8 @@ enum Rule {
     // Of the journals.
     /// The intent is on disk before the store hears of it.
     JournalBeforeSubmitting,
+    /// A change names the epoch into which the journal was last replayed, and a master of another epoch refuses it.
+    ChangesNameTheEpoch,
     /// A store that may have lost writes stays closed until journals are replayed.
     ReplayBeforeOpening,
     /// It stays closed until those of all control planes are.

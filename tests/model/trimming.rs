@@ -12,7 +12,11 @@
 //!
 //! **Left out.** Failover and crashes (`core`, where a new epoch is the same as a trim); the eviction of accounts.
 
+mod state;
+
 use stateright::{Model, Property};
+
+use state::*;
 
 use crate::{Rule, Rules, SAFE, bound, exhaust, refute};
 
@@ -26,167 +30,6 @@ struct Bounds {
 struct Trimming {
     bounds: Bounds,
     rules: Rules,
-}
-
-type Ticks = u8;
-type Revision = u8;
-
-/// What the one change is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Subject {
-    Key,
-    Account,
-    Cluster,
-}
-
-/// What the gateway holds of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Held {
-    Nothing,
-    /// As it was before the change: it admits.
-    Old,
-    /// As it is after: it denies.
-    New,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Reply {
-    /// The store's revision when it answered.
-    revision: Revision,
-    tail: Tail,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Tail {
-    Nothing,
-    /// The entry at this revision.
-    Entry(Revision),
-    Trimmed,
-}
-
-/// What the gateway does about its lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Renewal {
-    None,
-    Sent {
-        left: Ticks,
-    },
-    Answered {
-        left: Ticks,
-        reply: Reply,
-    },
-    /// The floor is raised.
-    Floored {
-        left: Ticks,
-        revision: Revision,
-        entry: Revision,
-    },
-    /// The entry is in force.
-    Changed {
-        left: Ticks,
-        revision: Revision,
-        entry: Revision,
-    },
-    /// Keys and accounts are dropped; the clusters are to be read.
-    Dropped {
-        left: Ticks,
-        revision: Revision,
-    },
-    /// The clusters are on their way.
-    Read {
-        left: Ticks,
-        revision: Revision,
-        cluster: Held,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Load {
-    None,
-    /// Executed; key and account are as before the change, or as after it.
-    Answered {
-        revision: Revision,
-        is_new: bool,
-    },
-    /// The account is filled in, the key is not yet.
-    Half {
-        revision: Revision,
-        is_new: bool,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Call {
-    None,
-    LeaseRead(Ticks),
-    KeySeen(Ticks),
-    AccountSeen(Ticks),
-    ClusterSeen(Ticks),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Writer {
-    Idle,
-    Taken { left: Ticks },
-    Answered,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct State {
-    subject: Subject,
-    // The store.
-    revision: Revision,
-    trimmed: Revision,
-    /// The revision of the change.
-    changed_at: Option<Revision>,
-    acknowledged: Option<Revision>,
-    writer: Writer,
-    // The gateway.
-    started: bool,
-    floor: Revision,
-    applied: Revision,
-    key: Held,
-    account: Held,
-    cluster: Held,
-    lease: Ticks,
-    renewal: Renewal,
-    load: Load,
-    call: Call,
-    admitted: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Action {
-    Tick,
-    Other,
-    Trim,
-    Change,
-    Answer,
-    Renew,
-    Serve,
-    Receive,
-    ApplyEntry,
-    SetApplied,
-    ReadClusters,
-    TakeClusters,
-    Load,
-    FillAccount,
-    FillKey,
-    Forget,
-    Call,
-    LookUp,
-    ReadClock,
-}
-
-impl State {
-    fn is_changed(&self) -> bool {
-        self.changed_at.is_some()
-    }
-
-    /// Whether an entry is that of the change, of this subject.
-    fn is_change_of(&self, entry: Revision, subject: Subject) -> bool {
-        self.changed_at == Some(entry) && self.subject == subject
-    }
 }
 
 impl Trimming {

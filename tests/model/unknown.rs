@@ -11,7 +11,11 @@
 //! **Left out.** What the failover loses (`failover`); `enable` and `resume`, which are imports as far as this model
 //! goes; a key that is deleted again (`core`).
 
+mod state;
+
 use stateright::{Model, Property};
+
+use state::*;
 
 use crate::{LIVE, Rule, Rules, bound, exhaust, refute};
 
@@ -26,139 +30,6 @@ struct Bounds {
 struct Unknown<const GATEWAYS: usize> {
     bounds: Bounds,
     rules: Rules,
-}
-
-type Ticks = u8;
-
-/// The masters, by the epoch in which they answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Epoch {
-    First,
-    Second,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Held {
-    Nothing,
-    Unknown,
-    Allow,
-}
-
-/// What a script of the store returned, and where that was true. The only change is that the key came, at revision 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Reply {
-    epoch: Epoch,
-    revision: u8,
-    is_there: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Renewal {
-    None,
-    Sent { left: Ticks },
-    Answered { left: Ticks, reply: Reply },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Call {
-    None,
-    LeaseRead(Ticks),
-    UnknownSeen(Ticks),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Gateway {
-    /// False once it cannot matter any more.
-    watched: bool,
-    epoch: Option<Epoch>,
-    applied: u8,
-    held: Held,
-    lease: Ticks,
-    renewal: Renewal,
-    load: Option<Reply>,
-    call: Call,
-    /// Registered in the epoch in which the import was taken, and not yet acknowledged.
-    awaited: bool,
-    registered: [bool; 2],
-}
-
-impl Gateway {
-    const NEW: Self = Self {
-        watched: true,
-        epoch: None,
-        applied: 0,
-        held: Held::Nothing,
-        lease: 0,
-        renewal: Renewal::None,
-        load: None,
-        call: Call::None,
-        awaited: false,
-        registered: [false; 2],
-    };
-
-    fn tick(&mut self) {
-        let down = |left: &mut Ticks| *left = left.saturating_sub(1);
-        down(&mut self.lease);
-        if let Renewal::Sent { left } | Renewal::Answered { left, .. } = &mut self.renewal {
-            down(left);
-        }
-        if let Call::LeaseRead(left) | Call::UnknownSeen(left) = &mut self.call {
-            down(left);
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Writer {
-    Idle,
-    /// A dead gateway may be among those it waits for: then only time helps.
-    Taken {
-        epoch: Epoch,
-        left: Ticks,
-        ghost: bool,
-    },
-    Answered,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct State<const GATEWAYS: usize> {
-    imported: bool,
-    /// Whether each master has the key, and how long it still answers. No end for the one that is master.
-    masters: [Option<Master>; 2],
-    ghosts: [bool; 2],
-    gateways: [Gateway; GATEWAYS],
-    writer: Writer,
-    quarantine: Ticks,
-    crashes: u8,
-    denied: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Master {
-    has_key: bool,
-    revision: u8,
-    ends: Option<Ticks>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Action {
-    Tick,
-    Promote,
-    Write,
-    /// The write answers. Gateways meet nowhere but in the writer, so from here on only one of them is watched.
-    Answer {
-        watch: usize,
-    },
-    Renew(usize),
-    Serve(usize, Epoch),
-    Receive(usize),
-    Load(usize, Epoch),
-    Fill(usize),
-    Forget(usize),
-    Crash(usize),
-    Call(usize),
-    LookUp(usize),
-    ReadClock(usize),
 }
 
 impl<const GATEWAYS: usize> Unknown<GATEWAYS> {
