@@ -41,6 +41,14 @@ impl Instance {
         self.log.iter().position(|entry| *entry == Some(Entry::Delete)).map(|at| at as Revision + 1)
     }
 
+    /// Writes the tombstone, where there is none yet, and says at which revision it is.
+    pub(super) fn bury(&mut self) -> Revision {
+        self.deleted_at().unwrap_or_else(|| {
+            self.append(Entry::Delete);
+            self.revision()
+        })
+    }
+
     pub(super) fn append(&mut self, entry: Entry) {
         let end = self.revision() as usize;
         self.log[end] = Some(entry);
@@ -152,6 +160,8 @@ pub(super) struct State<const GATEWAYS: usize> {
     pub(super) instances: [Instance; 2],
     pub(super) gateways: [Gateway; GATEWAYS],
     pub(super) deleter: Deleter,
+    /// The journal that will be replayed has the delete.
+    pub(super) journaled: bool,
     /// Ticks until the first 200 may be given in the newest epoch.
     pub(super) quarantine: Ticks,
     pub(super) epochs: Epoch,

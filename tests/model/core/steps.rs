@@ -1,7 +1,7 @@
 //! The steps of the core: who may do what, and what it changes.
 
-use super::Core;
 use super::state::*;
+use super::{Core, KeptBy};
 use crate::Rule;
 
 impl<const GATEWAYS: usize> Core<GATEWAYS> {
@@ -64,7 +64,10 @@ impl<const GATEWAYS: usize> Core<GATEWAYS> {
             let instance = &state.instances[at];
             // Run again only in another epoch, or where the answer was not heard.
             let again = matches!(state.deleter, Deleter::Taken { epoch, .. } if epoch == instance.epoch);
-            if !answered && !again && self.writes(instance) {
+            // With a journal that has been replayed into a newer epoch the old one is not asked any more.
+            let is_old = self.kept_by == KeptBy::Journal && instance.epoch < state.epochs;
+            let is_asked = !is_old || !self.hold(Rule::ChangesNameTheEpoch);
+            if !answered && !again && is_asked && self.writes(instance) {
                 actions.push(Action::Delete(at));
                 if instance.deleted_at().is_none() {
                     actions.push(Action::DeleteUnheard(at));
@@ -129,11 +132,8 @@ impl<const GATEWAYS: usize> Core<GATEWAYS> {
     }
 
     pub(super) fn delete(&self, state: &mut State<GATEWAYS>, at: At) -> Revision {
-        let instance = &mut state.instances[at];
-        instance.deleted_at().unwrap_or_else(|| {
-            instance.append(Entry::Delete);
-            instance.revision()
-        })
+        state.journaled = self.kept_by == KeptBy::Journal;
+        state.instances[at].bury()
     }
 
     pub(super) fn take(&self, state: &mut State<GATEWAYS>, at: At) {
@@ -156,11 +156,13 @@ impl<const GATEWAYS: usize> Core<GATEWAYS> {
         let by = *by as usize;
         let (instance, other) = (&state.instances[by], &state.instances[1 - by]);
         let enough = match instance.role {
+            _ if self.kept_by == KeptBy::Journal => true,
             Role::Master => other.role != Role::Replica || other.deleted_at().is_some(),
             Role::Cut(1..) => state.failovers > 0 && !self.hold(Rule::ReplicasOfTheEpoch),
             _ => false,
         };
-        *replicated |= enough && (instance.epoch == *epoch || !self.hold(Rule::EpochAfterWait));
+        let same_epoch = instance.epoch == *epoch || !self.hold(Rule::EpochAfterWait);
+        *replicated |= enough && (same_epoch || self.kept_by == KeptBy::Journal);
         let readable = self.writes(instance) && instance.epoch == *epoch;
         for gateway in &mut state.gateways {
             let acknowledged = readable && gateway.registered[by].is_some_and(|at| at >= *revision);
@@ -198,6 +200,9 @@ impl<const GATEWAYS: usize> Core<GATEWAYS> {
             if instance.role == Role::Closed {
                 instance.role = Role::Master;
                 instance.epoch = state.epochs;
+                if state.journaled && self.hold(Rule::ReplayBeforeOpening) {
+                    instance.bury();
+                }
             }
         }
     }
