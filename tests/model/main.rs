@@ -160,7 +160,7 @@ impl Rules {
     }
 }
 
-/// Whether the larger bounds are asked for, which take hours rather than minutes.
+/// Whether the larger bounds are asked for, which take minutes rather than seconds.
 fn soak() -> bool {
     std::env::var_os("TOLLGATE_SOAK").is_some()
 }

@@ -283,7 +283,7 @@ fn safe_with_one_gateway() {
 
 #[test]
 fn safe_with_two_gateways() {
-    let bounds = bound(Bounds { lease: 1, lag: 0, crashes: 0 }, Bounds { lease: 2, lag: 1, crashes: 1 });
+    let bounds = bound(Bounds { lease: 1, lag: 0, crashes: 0 }, Bounds { lease: 2, lag: 1, crashes: 0 });
     exhaust("unknown, two gateways", Unknown::<2> { bounds, rules: Rules::default() });
 }
 
