@@ -1,7 +1,10 @@
 //! The composition root: builds the parts of a node, runs them, drains them, and flushes what is left.
 
+pub mod keeping;
+pub mod restore;
 mod server;
-mod tls;
+pub mod tls;
+pub mod upkeep;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -17,6 +20,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use self::keeping::Keeping;
 use self::server::Entrance;
 pub use self::server::Stop;
 use crate::auth::keyring::Keyring;
@@ -24,25 +28,24 @@ use crate::auth::lease::Lease;
 use crate::auth::loader::Loader;
 use crate::clock;
 use crate::config::secret::{self, SecretFault};
-use crate::config::{Config, ControlConfig, GatewayConfig, StoreKind};
-use crate::control::health::{self, Health, ReadinessCheck};
-use crate::control::seal::Sealer;
+use crate::config::{Config, ControlConfig, GatewayConfig};
+use crate::control::health::{self, Health, ReadinessCheck, WriteProbe};
+use crate::control::rotation::RotationError;
 use crate::control::{self, Control, ControlParts, token};
+use crate::fault;
 use crate::feed::{Feed, Followed};
 use crate::gateway::accept::{self, Drain, Worker};
 use crate::gateway::{Connector, Gateway, GatewayParts, Protocols, Verifier};
+use crate::journal::JournalError;
 use crate::key::Digester;
 use crate::limits::{AccountLimits, ConnectionCaps, FailedAuth, Limits};
 use crate::meter::{Flushed, Flusher, Meter, MeterError, MeterOptions, Recovery, RecoveryReport};
 use crate::principal::Incarnation;
-use crate::store::embedded::{Embedded, Settings};
 use crate::store::{FeedStore, Ledger, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 /// How often the slabs of dead incarnations are looked for.
 const RECOVER_EVERY: Duration = Duration::from_secs(5);
-/// The version of the sealing key in use.
-const SEALING_KEY: u8 = 1;
 
 /// Why a node could not start, or ended other than by a graceful stop. Said to a person.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,10 @@ pub enum AppError {
     Secret(#[from] SecretFault),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    #[error("{0}")]
+    Rotation(#[from] RotationError),
     #[error("{0}")]
     Meter(#[from] MeterError),
     #[error("{0}")]
@@ -81,7 +88,7 @@ pub fn serve(config: Config) -> Result<(), AppError> {
 /// A node that is bound and ready to run.
 pub struct Node {
     config: Config,
-    store: Arc<dyn Store>,
+    keeping: Keeping,
     data_plane: Option<DataPlane>,
     control: Option<Entrance>,
     health: Option<Entrance>,
@@ -99,9 +106,8 @@ impl Node {
     /// Reads the secrets, opens the store and the meter, and binds every address, so that what is wrong is said at once.
     pub fn build(config: Config) -> Result<Self, AppError> {
         let metrics = Arc::new(Metrics::new(Registry::new(), clock::wall())?);
-        let digester = Digester::new(secret::key32(&config.secrets.pepper_file)?.expose_secret());
-        let StoreKind::Embedded { path } = &config.store.kind;
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(path, Settings::new(config.store.lease))?);
+        let keeping = Keeping::open(&config)?;
+        let (store, digester) = (Arc::clone(&keeping.store), keeping.digester.clone());
         let draining = Arc::new(AtomicBool::new(false));
         let mut checks = vec![not_draining(&draining)];
         let data_plane = match &config.gateway {
@@ -114,7 +120,7 @@ impl Node {
         };
         let writable = config.control.is_some().then(|| Arc::clone(&store));
         let rendered = Arc::clone(&metrics);
-        let health = health::routes(Health { metrics: rendered, checks, store: writable });
+        let health = health::routes(Health { metrics: rendered, checks, store: writable.map(WriteProbe::new) });
         let (shared, own) = match config.health.listen {
             Some(address) => {
                 let (listener, router) = (bind("[health]", address)?, control::enveloped(health));
@@ -123,10 +129,10 @@ impl Node {
             None => (health, None),
         };
         let control = match &config.control {
-            Some(control) => Some(control_plane(&config, control, &store, digester, shared)?),
+            Some(control) => Some(control_plane(&config, control, &keeping, shared)?),
             None => None,
         };
-        Ok(Self { config, store, data_plane, control, health: own, draining })
+        Ok(Self { config, keeping, data_plane, control, health: own, draining })
     }
 
     /// Where the gateway listens: the first of its addresses.
@@ -140,8 +146,9 @@ impl Node {
 
     /// Runs until `stop` or a signal; returns once nothing is in flight any more and all usage is in the ledger.
     pub fn run(self, stop: Stop) -> Result<(), AppError> {
-        let Self { config, store, mut data_plane, control, health, draining } = self;
-        let ledger: Arc<dyn Ledger> = Arc::clone(&store) as Arc<dyn Ledger>;
+        let Self { config, keeping, mut data_plane, control, health, draining } = self;
+        let ledger: Arc<dyn Ledger> = Arc::clone(&keeping.store) as Arc<dyn Ledger>;
+        let renewing = keeping.renew_secrets()?;
         let metering = data_plane
             .as_ref()
             .map(|plane| Metering::start(&plane.meter, ledger, config.meter.flush, Arc::clone(&plane.gateway.metrics)));
@@ -162,7 +169,9 @@ impl Node {
             patience = of.limits.shutdown;
             gateway = Some(Arc::clone(&plane.gateway));
         }
+        fault::serving();
         services.run(server::Stopping { stop, drain, gateway, draining, patience });
+        drop(renewing);
         let flushed = metering.map_or(Ok(()), Metering::finish);
         // The lease is given back last: until the last flush this gateway is not gone.
         drop(data_plane);
@@ -292,21 +301,16 @@ impl Metering {
     }
 }
 
-fn control_plane(
-    config: &Config,
-    of: &ControlConfig,
-    store: &Arc<dyn Store>,
-    digester: Digester,
-    extra: Router,
-) -> Result<Entrance, AppError> {
+fn control_plane(config: &Config, of: &ControlConfig, keeping: &Keeping, extra: Router) -> Result<Entrance, AppError> {
     let listener = bind("the control plane", of.listen)?;
     let token = |path: &PathBuf| secret::token(path).map(|token| token::hash(token.expose_secret().as_bytes()));
     let control = Control::new(ControlParts {
-        store: Arc::clone(store),
-        digester,
-        sealer: Sealer::new(SEALING_KEY, &secret::key32(&config.secrets.sealing_key_file)?),
+        store: Arc::clone(&keeping.store),
+        digester: keeping.digester.clone(),
+        sealer: keeping.sealer()?.clone(),
         operator_token: token(&of.operator_token_file)?,
         billing_token: of.billing_token_file.as_ref().map(token).transpose()?,
+        upkeep: keeping.upkeep(),
         keys: config.keys,
         password_cost: control::password::PasswordCost::default(),
     })?;

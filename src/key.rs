@@ -150,23 +150,44 @@ impl<'de> serde::Deserialize<'de> for Digest {
 #[derive(Clone)]
 pub struct Digester {
     keyed: Hmac<Sha256>,
+    /// During a rotation of the pepper: the one before it.
+    previous: Option<Box<Hmac<Sha256>>>,
 }
 
 impl Digester {
     /// `pepper` is 32 random bytes, and comes from a file or the environment, never from the store.
     pub fn new(pepper: &[u8; 32]) -> Self {
-        // HMAC pads a short key with zeros to the block of its hash (RFC 2104); giving it the whole block cannot fail.
-        let mut block = zeroize::Zeroizing::new([0; 64]);
-        let (head, _) = block.split_at_mut(pepper.len());
-        head.copy_from_slice(pepper);
-        Self { keyed: <Hmac<Sha256> as KeyInit>::new((&*block).into()) }
+        Self { keyed: keyed(pepper), previous: None }
+    }
+
+    /// During a rotation: keys whose digests were made with this pepper are still found.
+    #[must_use]
+    pub fn with_previous(self, pepper: &[u8; 32]) -> Self {
+        Self { previous: Some(Box::new(keyed(pepper))), ..self }
     }
 
     pub fn digest(&self, key: PresentedKey<'_>) -> Digest {
-        let mut mac = self.keyed.clone();
-        mac.update(key.0);
-        Digest(mac.finalize().into_bytes().into())
+        digest_with(&self.keyed, key)
     }
+
+    /// For a key whose first digest is unknown everywhere. Absent outside of a rotation.
+    pub fn previous_digest(&self, key: PresentedKey<'_>) -> Option<Digest> {
+        self.previous.as_ref().map(|keyed| digest_with(keyed, key))
+    }
+}
+
+fn keyed(pepper: &[u8; 32]) -> Hmac<Sha256> {
+    // HMAC pads a short key with zeros to the block of its hash (RFC 2104); giving it the whole block cannot fail.
+    let mut block = zeroize::Zeroizing::new([0; 64]);
+    let (head, _) = block.split_at_mut(pepper.len());
+    head.copy_from_slice(pepper);
+    <Hmac<Sha256> as KeyInit>::new((&*block).into())
+}
+
+fn digest_with(keyed: &Hmac<Sha256>, key: PresentedKey<'_>) -> Digest {
+    let mut mac = keyed.clone();
+    mac.update(key.0);
+    Digest(mac.finalize().into_bytes().into())
 }
 
 impl fmt::Debug for Digester {

@@ -11,15 +11,18 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod fault;
 pub mod feed;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
 pub mod gateway;
+pub mod journal;
 pub mod key;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
 pub mod limits;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
 pub mod meter;
 pub mod principal;
+pub mod probe;
 pub mod store;
 pub mod telemetry;
 pub mod time;

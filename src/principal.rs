@@ -115,6 +115,10 @@ id!(
     StoreId, "sto_"
 );
 id!(
+    /// One journal of one control plane.
+    JournalId, "jrn_"
+);
+id!(
     /// New whenever the store may have lost writes.
     Epoch, "epo_"
 );

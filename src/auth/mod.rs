@@ -49,6 +49,8 @@ pub struct Glance {
 pub enum Verdict {
     Admit(Verified),
     Deny(Denial),
+    /// Nobody knows this digest. Not valid, unless the key is known under another one.
+    Unknown,
     /// Cannot be said yet: renew, load, and look again; and if that does not help, it cannot be verified now.
     Unsure,
 }
@@ -73,10 +75,6 @@ impl Glance {
         self.seen == Seen::Missing
     }
 
-    pub fn is_deleted(&self) -> bool {
-        self.seen == Seen::Deleted
-    }
-
     /// `now` is read after the glance; `wall` is the same moment by the wall clock. The order of the checks is that
     /// of interfaces, section 3: key, account, cluster, allow-list.
     pub fn verdict(self, now: BootTime, wall: WallTime, address: IpAddr) -> Verdict {
@@ -89,7 +87,8 @@ impl Glance {
         }
         let (credential, status) = match self.seen {
             Seen::Key { credential, status } => (credential, status),
-            Seen::Unknown | Seen::Deleted => return Verdict::Deny(Denial::NotValid),
+            Seen::Unknown => return Verdict::Unknown,
+            Seen::Deleted => return Verdict::Deny(Denial::NotValid),
             Seen::Missing => return Verdict::Unsure,
         };
         match check(credential, status, self.cluster, wall, address) {

@@ -89,6 +89,7 @@ impl Bench {
         match seen.verdict(now, wall, Ipv4Addr::LOCALHOST.into()) {
             Verdict::Admit(verified) => format!("admit {}", verified.account_id()),
             Verdict::Deny(denial) => denial.row().label.to_owned(),
+            Verdict::Unknown => Denial::NotValid.row().label.to_owned(),
             Verdict::Unsure => "unsure".to_owned(),
         }
     }

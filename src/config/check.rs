@@ -98,10 +98,16 @@ fn secrets(config: &Config, found: &mut Found) {
         }
     };
     note(s::PEPPER_FILE.0, secret::key32(&config.secrets.pepper_file).map(drop));
+    if let Some(file) = &config.secrets.previous_pepper_file {
+        note(s::PREVIOUS_PEPPER_FILE.0, secret::key32(file).map(drop));
+    }
     let Some(control) = &config.control else {
         return;
     };
     note(s::SEALING_KEY_FILE.0, secret::key32(&config.secrets.sealing_key_file).map(drop));
+    if let Some(file) = &config.secrets.previous_sealing_key_file {
+        note(s::PREVIOUS_SEALING_KEY_FILE.0, secret::key32(file).map(drop));
+    }
     note(s::OPERATOR_TOKEN_FILE.0, secret::token(&control.operator_token_file).map(drop));
     if let Some(file) = &control.billing_token_file {
         note(s::BILLING_TOKEN_FILE.0, secret::token(file).map(drop));

@@ -147,7 +147,9 @@ fn config(read: &mut Reader<'_>) -> Config {
         store: store(read),
         secrets: SecretsConfig {
             pepper_file: read.path(&s::PEPPER_FILE),
+            previous_pepper_file: read.find_path(&s::PREVIOUS_PEPPER_FILE),
             sealing_key_file: read.path(&s::SEALING_KEY_FILE),
+            previous_sealing_key_file: read.find_path(&s::PREVIOUS_SEALING_KEY_FILE),
         },
         meter: MeterConfig {
             dir: read.path(&s::METER_DIR),
@@ -206,6 +208,7 @@ fn limits(read: &mut Reader<'_>) -> LimitsConfig {
         failed_auth_burst: read.get(&s::FAILED_AUTH_BURST),
         account_concurrency: read.get(&s::ACCOUNT_CONCURRENCY),
         account_rate: read.get(&s::ACCOUNT_RATE),
+        calls: read.get(&s::CALLS),
         account_burst: read.get(&s::ACCOUNT_BURST),
     }
 }

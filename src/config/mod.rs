@@ -102,6 +102,8 @@ pub struct LimitsConfig {
     pub failed_auth_rate: u32,
     /// Bad keys from one address that may come at once when `failed_auth_rate` is set.
     pub failed_auth_burst: u32,
+    /// Calls in flight in the whole gateway; 0: no limit.
+    pub calls: usize,
     /// Calls in flight per account; 0: no limit.
     pub account_concurrency: u32,
     /// Calls per second per account; 0: no limit.
@@ -141,8 +143,12 @@ pub enum StoreKind {
 #[derive(Clone, Debug)]
 pub struct SecretsConfig {
     pub pepper_file: PathBuf,
+    /// Named while the pepper is rotated.
+    pub previous_pepper_file: Option<PathBuf>,
     /// Needed where there is a control plane.
     pub sealing_key_file: PathBuf,
+    /// Named while the sealing key is rotated.
+    pub previous_sealing_key_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]

@@ -157,10 +157,12 @@ settings! {
     ABANDONED_CALLS: usize = "gateway.limits.abandoned_calls", default 1024 from 0 to 1000000;
     /// How long a graceful stop waits for calls in flight.
     SHUTDOWN: Duration = "gateway.limits.shutdown", default "10s" from "0s" to "1h";
-    /// Bad keys per second from one address (IPv6: one /64); more are answered 429 until there are fewer. Good keys are not held up. 0: no limit.
+    /// Bad keys per second from one address (IPv6: one /64); more are answered 429 until there are fewer. Good keys are not held up, and those not known yet are looked up. 0: no limit.
     FAILED_AUTH_RATE: u32 = "gateway.limits.failed_auth_rate", default 100 from 0 to 1000000;
     /// Bad keys from one address that may come at once where failed_auth_rate is set.
     FAILED_AUTH_BURST: u32 = "gateway.limits.failed_auth_burst", default 1000 from 1 to 10000000;
+    /// Calls in flight in the whole gateway; more are answered 503 and told to come again. 0: no limit.
+    CALLS: usize = "gateway.limits.calls", default 0 from 0 to 10000000;
     /// Calls in flight per account. 0: no limit.
     ACCOUNT_CONCURRENCY: u32 = "gateway.limits.account_concurrency", default 0 from 0 to 1000000;
     /// Calls per second per account. 0: no limit.
@@ -195,8 +197,12 @@ settings! {
 
     /// The pepper of the key digests.
     PEPPER_FILE: PathBuf = "secrets.pepper_file", default "pepper";
+    /// While the pepper is rotated: the one before it. Keys digested with it go on working and are digested anew.
+    PREVIOUS_PEPPER_FILE: PathBuf = "secrets.previous_pepper_file", example "pepper.before";
     /// The key that API keys are sealed with for View; only the control plane needs it.
     SEALING_KEY_FILE: PathBuf = "secrets.sealing_key_file", default "sealing.key";
+    /// While the sealing key is rotated: the one before it. What was sealed with it is sealed anew.
+    PREVIOUS_SEALING_KEY_FILE: PathBuf = "secrets.previous_sealing_key_file", example "sealing.key.before";
 
     /// The folder of the spool and of the journal.
     METER_DIR: PathBuf = "meter.dir", default "meter";

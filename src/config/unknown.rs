@@ -83,7 +83,11 @@ mod tests {
         assert_eq!(found("[gatewy]\n"), ["gatewy: there is no such section; did you mean gateway?"]);
         assert_eq!(found("[store]\nleas = 1"), ["store.leas: there is no such key; did you mean lease?"]);
         let far = found("[secrets]\nxyz = 1");
-        assert_eq!(far, ["secrets.xyz: there is no such key; known here are pepper_file, sealing_key_file"]);
+        assert_eq!(
+            far,
+            ["secrets.xyz: there is no such key; known here are pepper_file, previous_pepper_file, sealing_key_file, \
+             previous_sealing_key_file"]
+        );
     }
 
     #[test]

@@ -83,18 +83,21 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
 
 impl Form for Duration {
     fn read(value: &Value) -> Result<Self, Wrong> {
-        text(value, "a duration", |text| {
-            let (number, unit) = split_unit(text)?;
-            let millis = match unit {
-                "ms" => 1,
-                "s" => 1000,
-                "m" => 60_000,
-                "h" => 3_600_000,
-                _ => return None,
-            };
-            number.checked_mul(millis).map(Self::from_millis)
-        })
+        text(value, "a duration", duration)
     }
+}
+
+/// A duration as it is written: `250ms`, `5s`, `2m`, `1h`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = split_unit(text)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
 }
 
 impl Form for Size {

@@ -1,13 +1,15 @@
 //! Every route of the API (interfaces, sections 4 and 5): who may use it, what it takes, answers and refuses.
 
+mod sight;
+
 use http::Method;
 use serde_json::json;
 
 use super::error::Kind;
 use super::openapi::{Api, Route, Who};
 use super::{
-    accounts, audit, authenticator, clusters, confirm, export, import, keys, members, operator_keys, recovery, reset,
-    session, sessions, step_up, usage,
+    accounts, authenticator, clusters, confirm, import, keys, members, operator_keys, recovery, reset, session,
+    sessions, step_up,
 };
 use crate::principal::{AccountId, ClusterId, SessionId, UserId};
 
@@ -28,8 +30,9 @@ pub fn routes() -> Api {
         own_routes,
         key_routes,
         operator_key_routes,
-        sight_routes,
-        usage_routes,
+        sight::store_routes,
+        sight::happening_routes,
+        sight::usage_routes,
     ];
     groups.into_iter().fold(Api::default(), |api, add| add(api))
 }
@@ -263,7 +266,7 @@ fn key_routes(api: Api) -> Api {
             .grant(false)
             .wait_query()
             .answers::<confirm::Receipt>(200, "No gateway admits it any more.")
-            .answers::<confirm::Receipt>(202, "Deleted, and not confirmed by every gateway yet."),
+            .answers::<confirm::Receipt>(202, "Deleted, and not confirmed by every gateway yet, or not by the store."),
     )
     .with(
         Route::new(Method::POST, "/v1/keys/{id}/view", keys::view, ("viewKey", "Shows a key once more."), ROOT)
@@ -310,7 +313,7 @@ fn operator_key_routes(api: Api) -> Api {
         .takes::<operator_keys::Revoke>(&json!({"reason": "leaked"}))
         .wait_query()
         .answers::<confirm::Receipt>(200, "No gateway admits it any more.")
-        .answers::<confirm::Receipt>(202, "Deleted, and not confirmed by every gateway yet."),
+        .answers::<confirm::Receipt>(202, "Deleted, and not confirmed by every gateway yet, or not by the store."),
     )
     .with(
         Route::new(
@@ -323,69 +326,5 @@ fn operator_key_routes(api: Api) -> Api {
         .takes::<operator_keys::Lookup>(&json!({"key": "dvk_example"}))
         .answers::<operator_keys::FoundKey>(200, "Its account.")
         .refuses(&[Kind::NotFound]),
-    )
-}
-
-/// What happened, and who serves.
-fn sight_routes(api: Api) -> Api {
-    api.with(
-        Route::new(
-            Method::GET,
-            "/v1/audit",
-            audit::list,
-            ("listAudit", "The audit log, newest first: the operator all of it, a root user the own part."),
-            OPERATOR_AND_ROOT,
-        )
-        .query("account", "Only of this account.", &json!({"$ref": "#/components/schemas/AccountId"}))
-        .query("cursor", "Continues behind the entry with this number.", &json!({"type": "integer"}))
-        .query("limit", "Items on a page; 100 by default, 1000 at most.", &json!({"type": "integer"}))
-        .answers::<accounts::Items<audit::EntryView, String>>(200, "A page."),
-    )
-    .with(
-        Route::new(
-            Method::GET,
-            "/v1/gateways",
-            operator_keys::gateways,
-            ("listGateways", "The gateways and how far each has come."),
-            OPERATOR,
-        )
-        .answers_list::<operator_keys::Gateway>("All of them."),
-    )
-}
-
-fn usage_routes(api: Api) -> Api {
-    let text = json!({"type": "string"});
-    let instant = json!({"type": "string", "format": "date-time"});
-    let formats = json!({"type": "string", "enum": ["ndjson", "csv", "cloudevents"]});
-    api.with(
-        Route::new(
-            Method::GET,
-            "/v1/usage/records",
-            usage::records,
-            ("listUsage", "What was used, by hour: one record per line."),
-            EVERYBODY,
-        )
-        .query("account", "Only of this account.", &json!({"$ref": "#/components/schemas/AccountId"}))
-        .query("cluster", "Only of this cluster.", &json!({"$ref": "#/components/schemas/ClusterId"}))
-        .query("operation", "Only this operation.", &text)
-        .query("from", "The first window.", &instant)
-        .query("to", "The end of the last window.", &instant)
-        .query("final", "Only windows that are final, or are not.", &json!({"type": "boolean"}))
-        .query("limit", "Records in one answer; 10 000 by default.", &json!({"type": "integer", "minimum": 0}))
-        .query("cursor", "From X-Next-Cursor of the answer before.", &text)
-        .query("by", "Split by key.", &json!({"type": "string", "enum": ["key"]}))
-        .query("format", "How the records are written.", &formats)
-        .answers_as(200, "Records.", "application/x-ndjson", json!({"type": "object"}))
-        .refuses(&[Kind::NotAcceptable]),
-    )
-    .with(
-        Route::new(
-            Method::GET,
-            "/metrics/usage",
-            export::totals,
-            ("exportUsage", "Cumulative counters per account, for Prometheus."),
-            METER,
-        )
-        .answers_as(200, "Counters.", "text/plain", text.clone()),
     )
 }

@@ -86,11 +86,28 @@ pub enum Progress {
         #[serde(skip_serializing_if = "Option::is_none")]
         took_ms: Option<u64>,
     },
+    /// Revision and bound are absent while the store has not taken the deletion.
     Pending {
-        revision: Revision,
-        unconfirmed: Vec<Incarnation>,
-        at_latest_ms: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        revision: Option<Revision>,
+        unconfirmed: Vec<Unconfirmed>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        at_latest_ms: Option<u64>,
     },
+}
+
+/// Who has still to take a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Unconfirmed {
+    Gateway(Incarnation),
+    Store(TheStore),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub enum TheStore {
+    #[serde(rename = "store")]
+    Store,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -101,11 +118,17 @@ pub struct Acknowledgement {
 }
 
 impl Receipt {
+    /// The deletion is in the journal and the store has not taken it yet.
+    pub fn submitted(id: KeyId) -> Self {
+        let unconfirmed = vec![Unconfirmed::Store(TheStore::Store)];
+        Self { id, progress: Progress::Pending { revision: None, unconfirmed, at_latest_ms: None } }
+    }
+
     fn of(id: KeyId, confirmation: &Confirmation) -> Self {
         let revision = confirmation.revision;
         if !confirmation.is_everywhere() {
-            let unconfirmed = confirmation.unconfirmed.clone();
-            let at_latest_ms = whole_millis(confirmation.at_latest);
+            let unconfirmed = confirmation.unconfirmed.iter().copied().map(Unconfirmed::Gateway).collect();
+            let (revision, at_latest_ms) = (Some(revision), Some(whole_millis(confirmation.at_latest)));
             return Self { id, progress: Progress::Pending { revision, unconfirmed, at_latest_ms } };
         }
         let acknowledged = confirmation.acknowledged.iter();
@@ -214,6 +237,8 @@ mod tests {
         let pending = Receipt::of(id, &confirmation);
         let expected = serde_json::json!({"id": id, "revoked": "pending", "revision": 7, "unconfirmed": [two], "at_latest_ms": 4200});
         assert_eq!((serde_json::to_value(&pending).unwrap(), pending.status()), (expected, StatusCode::ACCEPTED));
+        let submitted = serde_json::to_value(Receipt::submitted(id)).unwrap();
+        assert_eq!(submitted, serde_json::json!({"id": id, "revoked": "pending", "unconfirmed": ["store"]}));
         confirmation.unconfirmed.clear();
         let done = Receipt::of(id, &confirmation);
         let gateways = serde_json::json!([{"id": one, "acknowledged_ms": 2}]);

@@ -82,6 +82,7 @@ kinds! {
     StoreAway => SERVICE_UNAVAILABLE, "store_away", "The store cannot be reached. Nothing was changed; try again shortly.";
     StoreFrozen => SERVICE_UNAVAILABLE, "store_frozen", "The store is frozen until an operator opens it. Nothing was changed.";
     Overloaded => SERVICE_UNAVAILABLE, "overloaded", "Too much is asked at once. Try again shortly.";
+    Pending => ACCEPTED, "pending", "The change is written down and will be made as soon as the store takes it.";
     Internal => INTERNAL_SERVER_ERROR, "internal", "Something is wrong on our side.";
 }
 
@@ -211,11 +212,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_a_code_of_its_own_and_an_error_status() {
+    fn every_kind_has_a_code_of_its_own_and_its_status() {
         let codes: HashSet<_> = Kind::ALL.iter().map(|kind| kind.code()).collect();
         assert_eq!(codes.len(), Kind::ALL.len());
         for kind in Kind::ALL {
-            assert!(kind.status().is_client_error() || kind.status().is_server_error(), "{kind:?}");
+            let failed = kind.status().is_client_error() || kind.status().is_server_error();
+            assert_eq!(failed, *kind != Kind::Pending, "{kind:?}");
         }
     }
 

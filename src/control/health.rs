@@ -10,10 +10,12 @@ use axum::{Json, Router};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use crate::clock;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+use crate::time::BootTime;
 
 /// One thing that has to be right before the node is ready. Err says what is not, for an operator; never a secret.
 #[derive(Clone)]
@@ -35,7 +37,20 @@ pub struct Health {
     pub metrics: Arc<Metrics>,
     pub checks: Vec<ReadinessCheck>,
     /// Where the node has a control plane: the store must be writable.
-    pub store: Option<Arc<dyn Store>>,
+    pub store: Option<WriteProbe>,
+}
+
+/// Whether the store takes writes. Asked by anyone at any rate, the store is asked once a second at most, by one at a time.
+#[derive(Clone)]
+pub struct WriteProbe {
+    store: Arc<dyn Store>,
+    last: Arc<Mutex<Option<Probed>>>,
+}
+
+/// What the store said, and when.
+struct Probed {
+    at: BootTime,
+    said: Result<(), String>,
 }
 
 #[derive(Serialize)]
@@ -51,6 +66,8 @@ struct NotReady {
     reason: String,
 }
 
+/// How long what the store said holds.
+const STORE_ASKED_EVERY: Duration = Duration::from_secs(1);
 /// A store that does not answer a probe within this time is not ready.
 const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -76,13 +93,29 @@ async fn readyz(State(health): State<Health>) -> Response {
 }
 
 async fn store_not_writable(health: &Health) -> Option<NotReady> {
-    let store = health.store.as_ref()?;
-    let reason = match tokio::time::timeout(STORE_ANSWERS_WITHIN, store.check_writable()).await {
-        Ok(Ok(())) => return None,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "the store does not answer".to_owned(),
-    };
+    let reason = health.store.as_ref()?.check().await.err()?;
     Some(NotReady { name: "store", reason })
+}
+
+impl WriteProbe {
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, last: Arc::default() }
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let mut last = self.last.lock().await;
+        if let Some(Probed { at, said }) = &*last
+            && clock::boot().since(*at) < STORE_ASKED_EVERY
+        {
+            return said.clone();
+        }
+        let said = match tokio::time::timeout(STORE_ANSWERS_WITHIN, self.store.check_writable()).await {
+            Ok(said) => said.map_err(|error| error.to_string()),
+            Err(_) => Err("the store does not answer".to_owned()),
+        };
+        *last = Some(Probed { at: clock::boot(), said: said.clone() });
+        said
+    }
 }
 
 async fn metrics(State(health): State<Health>) -> Response {

@@ -18,6 +18,7 @@ use super::request::{Id, JsonBody, QueryOf, broken_rule};
 use crate::clock;
 use crate::key::KeyText;
 use crate::principal::AccountId;
+use crate::store::accounts::{AccountError, Refusal};
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = KeyImport)]
@@ -57,12 +58,29 @@ pub async fn import(
     if keys.is_empty() {
         return Err(Problem::invalid("There is no key in the list."));
     }
+    control.check_unknown_before(&keys).await?;
     let new = keys.into_iter().map(|imported| control.new_key(account_id, &imported.key, imported.name));
     let new = new.collect::<Result<Vec<_>, _>>()?;
     let changed = control.store.import_keys(account_id, new, operator.actor(), clock::wall()).await?;
     let confirmation = control.confirmed(changed.revision, wait).await?;
     let keys = control.key_views(changed.record).await?;
     Ok(AfterChange::new(Imported { keys }, confirmation).into_response_as(StatusCode::CREATED))
+}
+
+impl Control {
+    /// While the pepper is rotated, a key may be known under its previous digest only. No key gets a new one of those any more,
+    /// so this may come before the step that looks at the present ones.
+    async fn check_unknown_before(&self, keys: &[ImportedKey]) -> Result<(), Problem> {
+        for (index, imported) in keys.iter().enumerate() {
+            let Some(digest) = self.digester.previous_digest(imported.key.presented()) else {
+                return Ok(());
+            };
+            if self.store.key_by_digest(digest).await?.is_some() {
+                return Err(AccountError::from(Refusal::DigestTaken { index }).into());
+            }
+        }
+        Ok(())
+    }
 }
 
 fn key_text<'de, D: Deserializer<'de>>(from: D) -> Result<KeyText, D::Error> {

@@ -8,21 +8,21 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::Control;
 use super::caller::{AccountUser, Caller, RootOnly};
-use super::confirm::{AfterChange, Progress, WaitQuery};
+use super::confirm::{AfterChange, Progress, Receipt, WaitQuery};
 use super::error::{Kind, Problem};
 use super::name;
 use super::request::{Id, JsonBody, QueryOf};
 use super::seal::Owner;
 use super::step_up::grant_in;
 use crate::clock;
-use crate::key::KeyText;
-use crate::principal::{AccountId, KeyId, Revision};
-use crate::store::accounts::{DeleteBy, KeyPatch, KeySlots, Keys, NewKey, Page};
+use crate::key::{KeyText, PresentedKey};
+use crate::principal::{AccountId, KeyId};
+use crate::store::accounts::{AccountError, Answer, Changed, DeleteBy, Expiry, KeyPatch, KeySlots, Keys, NewKey, Page};
 use crate::store::records::KeyRecord;
 use crate::time::WallTime;
 
@@ -110,8 +110,15 @@ pub struct Patch {
     #[serde(default, deserialize_with = "name::optional")]
     name: Option<String>,
     status: Option<Switch>,
+    /// `null`: the key has no end any more.
     #[schema(value_type = Option<String>)]
-    expires_at: Option<jiff::Timestamp>,
+    #[serde(default, deserialize_with = "given")]
+    expires_at: Option<Option<jiff::Timestamp>>,
+}
+
+/// Tells `null` from what is absent.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq, ToSchema)]
@@ -182,8 +189,9 @@ pub async fn patch(
     QueryOf(wait): QueryOf<WaitQuery>,
     JsonBody(Patch { name, status, expires_at }): JsonBody<Patch>,
 ) -> Result<Response, Problem> {
-    let expires_at = expires_at.map(|at| WallTime(u64::try_from(at.as_millisecond()).unwrap_or_default()));
-    let patch = KeyPatch { name, disabled: status.map(|status| status == Switch::Disabled), expires_at };
+    let end = |at: jiff::Timestamp| Expiry::At(WallTime(u64::try_from(at.as_millisecond()).unwrap_or_default()));
+    let expiry = expires_at.map(|at| at.map_or(Expiry::Never, end));
+    let patch = KeyPatch { name, disabled: status.map(|status| status == Switch::Disabled), expiry };
     let changed = control.store.patch_key(root.account_id(), key_id, patch, root.actor(), clock::wall()).await?;
     let confirmation = control.confirmed(changed.revision, wait).await?;
     let key = control.key_views(vec![changed.record]).await?.pop().ok_or(Kind::NotFound)?;
@@ -218,23 +226,50 @@ pub async fn delete(
     QueryOf(wait): QueryOf<WaitQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let revision = match caller {
-        Caller::Root(root) => control.delete_own(&root, key_id, &headers).await?,
+    match caller {
+        Caller::Root(root) => {
+            let session_id = root.session.session_id;
+            let by = grant_in(&headers).map_or(DeleteBy::Nothing, |hash| DeleteBy::Grant { hash, session_id });
+            let deleted = control.store.delete_key(root.account_id(), key_id, by, root.actor(), clock::wall()).await;
+            control.receipt_of_deletion(key_id, deleted, wait).await
+        }
         Caller::Operator(_) => {
             let record = control.store.key(key_id).await?.ok_or(Kind::NotFound)?;
-            record.deleted.ok_or(Kind::RootOnly)?.revision
+            let revision = record.deleted.ok_or(Kind::RootOnly)?.revision;
+            Ok(control.receipt_after(key_id, revision, wait).await?.into_response())
         }
-        Caller::Member(..) => return Err(Kind::RootOnly.into()),
-    };
-    Ok(control.receipt_after(key_id, revision, wait).await?.into_response())
+        Caller::Member(..) => Err(Kind::RootOnly.into()),
+    }
 }
 
 impl Control {
-    async fn delete_own(&self, root: &RootOnly, key_id: KeyId, headers: &HeaderMap) -> Result<Revision, Problem> {
-        let session_id = root.session.session_id;
-        let by = grant_in(headers).map_or(DeleteBy::Nothing, |hash| DeleteBy::Grant { hash, session_id });
-        let changed = self.store.delete_key(root.account_id(), key_id, by, root.actor(), clock::wall()).await?;
-        deleted_at_revision(&changed.record)
+    /// What became of a deletion: 200 or 202, or the refusal of the store.
+    pub(super) async fn receipt_of_deletion(
+        &self,
+        key_id: KeyId,
+        deleted: Answer<Changed<KeyRecord>>,
+        wait: WaitQuery,
+    ) -> Result<Response, Problem> {
+        let record = match deleted {
+            Ok(changed) => changed.record,
+            Err(AccountError::Pending) => return Ok(Receipt::submitted(key_id).into_response()),
+            Err(error) => return Err(error.into()),
+        };
+        let revision = record.deleted.map(|deletion| deletion.revision);
+        let revision = revision.ok_or_else(|| Problem::internal(&"a deleted key has no facts of its deletion"))?;
+        Ok(self.receipt_after(key_id, revision, wait).await?.into_response())
+    }
+
+    /// The key that a presented one is, under either pepper.
+    pub(super) async fn key_of(&self, presented: PresentedKey<'_>) -> Result<Option<KeyRecord>, Problem> {
+        let (now, before) = (self.digester.digest(presented), self.digester.previous_digest(presented));
+        if let Some(found) = self.store.key_by_digest(now).await? {
+            return Ok(Some(found));
+        }
+        Ok(match before {
+            Some(digest) => self.store.key_by_digest(digest).await?,
+            None => None,
+        })
     }
 
     pub(super) fn new_key(
@@ -283,12 +318,6 @@ impl Control {
         let now = clock::wall();
         Ok(records.into_iter().map(|key| key_view(&last_used, key, now)).collect())
     }
-}
-
-pub(super) fn deleted_at_revision(record: &KeyRecord) -> Result<Revision, Problem> {
-    let deletion =
-        record.deleted.as_ref().ok_or_else(|| Problem::internal(&"a deleted key has no facts of its deletion"))?;
-    Ok(deletion.revision)
 }
 
 pub(super) fn status_of(record: &KeyRecord, now: WallTime) -> KeyStatus {

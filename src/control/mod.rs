@@ -27,6 +27,7 @@ pub mod recovery;
 mod refusal;
 pub mod request;
 pub mod reset;
+pub mod rotation;
 mod schemas;
 pub mod seal;
 pub mod serve;
@@ -35,6 +36,7 @@ pub mod sessions;
 pub mod step_up;
 pub mod token;
 pub mod totp;
+pub mod upkeep;
 pub mod usage;
 pub mod usage_record;
 
@@ -58,6 +60,7 @@ use crate::key::Digester;
 use crate::store::Store;
 use crate::store::accounts::KeyLimits;
 use crate::store::records::TokenHash;
+use crate::store::upkeep::Upkeep;
 
 /// What the control plane is made of. The composition root has read the files and opened the store.
 pub struct ControlParts {
@@ -66,6 +69,8 @@ pub struct ControlParts {
     pub sealer: Sealer,
     pub operator_token: TokenHash,
     pub billing_token: Option<TokenHash>,
+    /// Absent where the store looks after itself.
+    pub upkeep: Option<Arc<dyn Upkeep>>,
     pub keys: KeysConfig,
     pub password_cost: PasswordCost,
 }
@@ -77,6 +82,7 @@ pub struct Control {
     sealer: Sealer,
     operator_token: TokenHash,
     billing_token: Option<TokenHash>,
+    upkeep: Option<Arc<dyn Upkeep>>,
     limits: KeyLimits,
     passwords: Passwords,
     last_used: LastUsed,
@@ -88,7 +94,8 @@ pub struct Control {
 impl Control {
     /// Err where the cost of a password is not one that Argon2 can have.
     pub fn new(parts: ControlParts) -> Result<Arc<Self>, CannotHash> {
-        let ControlParts { store, digester, sealer, operator_token, billing_token, keys, password_cost } = parts;
+        let ControlParts { store, digester, sealer, operator_token, billing_token, upkeep, keys, password_cost } =
+            parts;
         let KeysConfig { active_max, daily_max, day_offset } = keys;
         let limits = KeyLimits { active_max, daily_max, day_offset };
         let passwords = Passwords::new(password_cost)?;
@@ -98,6 +105,7 @@ impl Control {
             sealer,
             operator_token,
             billing_token,
+            upkeep,
             limits,
             passwords,
             last_used: LastUsed::default(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
@@ -13,7 +13,7 @@ use super::Control;
 use super::caller::OperatorOnly;
 use super::confirm::WaitQuery;
 use super::error::{Kind, Problem};
-use super::keys::{KeyList, KeyStatus, ListQuery, deleted_at_revision, status_of};
+use super::keys::{KeyList, KeyStatus, ListQuery, status_of};
 use super::name;
 use super::request::{Id, Ids, JsonBody, QueryOf};
 use crate::clock;
@@ -86,9 +86,8 @@ pub async fn revoke(
     JsonBody(Revoke { reason }): JsonBody<Revoke>,
 ) -> Result<Response, Problem> {
     let by = DeleteBy::Operator { reason };
-    let changed = control.store.delete_key(account_id, key_id, by, operator.actor(), clock::wall()).await?;
-    let revision = deleted_at_revision(&changed.record)?;
-    Ok(control.receipt_after(key_id, revision, wait).await?.into_response())
+    let deleted = control.store.delete_key(account_id, key_id, by, operator.actor(), clock::wall()).await;
+    control.receipt_of_deletion(key_id, deleted, wait).await
 }
 
 /// What cannot be a key is simply not found.
@@ -98,8 +97,7 @@ pub async fn lookup(
     JsonBody(Lookup { key }): JsonBody<Lookup>,
 ) -> Result<Json<FoundKey>, Problem> {
     let presented = PresentedKey::parse(key.expose_secret().as_bytes()).map_err(|_| Kind::NotFound)?;
-    let digest = control.digester.digest(presented);
-    let record = control.store.key_by_digest(digest).await?.ok_or(Kind::NotFound)?;
+    let record = control.key_of(presented).await?.ok_or(Kind::NotFound)?;
     let (id, account_id) = (record.key_id(), record.credential.account_id);
     Ok(Json(FoundKey { id, account_id, status: status_of(&record, clock::wall()) }))
 }

@@ -11,6 +11,7 @@ impl From<AccountError> for Problem {
         match error {
             AccountError::Refused(refusal) => refused(refusal, clock::wall()),
             AccountError::Store(error) => error.into(),
+            AccountError::Pending => Kind::Pending.into(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use crate::config::secret::Secret32;
-use crate::principal::{AccountId, KeyId, UserId};
+use crate::principal::{AccountId, JournalId, KeyId, StoreId, UserId};
 use crate::store::records::Sealed;
 
 /// What a sealed value is, and whose.
@@ -20,6 +20,8 @@ pub enum Owner {
     Key { account_id: AccountId, key_id: KeyId, version: u64 },
     /// The TOTP secret of a user.
     Totp { account_id: AccountId, user_id: UserId },
+    /// The key that a journal's entries are sealed with.
+    Journal { store_id: StoreId, journal_id: JournalId },
 }
 
 /// The value was sealed with another key, for another owner, or was changed.
@@ -34,16 +36,31 @@ pub struct CannotSeal;
 
 const NONCE: usize = 24;
 
-/// Seals and opens with one sealing key, whose version it writes in front.
+/// Seals with the sealing key; opens with it, and during its rotation also with the one before it.
 #[derive(Clone)]
 pub struct Sealer {
     version: u8,
-    cipher: XChaCha20Poly1305,
+    current: XChaCha20Poly1305,
+    previous: Option<XChaCha20Poly1305>,
+}
+
+/// What a sealed value holds.
+pub struct Opened {
+    pub plain: Zeroizing<Vec<u8>>,
+    /// It is sealed with the present sealing key, not with the one before it.
+    pub current: bool,
 }
 
 impl Sealer {
+    /// `version` is written in front of what is sealed, for whoever has to find the key of an old value one day.
     pub fn new(version: u8, key: &Secret32) -> Self {
-        Self { version, cipher: XChaCha20Poly1305::new(key.expose_secret().into()) }
+        Self { version, current: XChaCha20Poly1305::new(key.expose_secret().into()), previous: None }
+    }
+
+    /// During a rotation: what was sealed before it opens with this key.
+    #[must_use]
+    pub fn with_previous(self, key: &Secret32) -> Self {
+        Self { previous: Some(XChaCha20Poly1305::new(key.expose_secret().into())), ..self }
     }
 
     pub fn seal(&self, owner: Owner, plain: &[u8]) -> Result<Sealed, CannotSeal> {
@@ -51,19 +68,26 @@ impl Sealer {
         getrandom::fill(&mut nonce).map_err(|_| CannotSeal)?;
         let aad = associated_data(owner, self.version);
         let payload = Payload { msg: plain, aad: &aad };
-        let ciphertext = self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| CannotSeal)?;
+        let ciphertext = self.current.encrypt(&XNonce::from(nonce), payload).map_err(|_| CannotSeal)?;
         Ok(Sealed([&[self.version], nonce.as_slice(), &ciphertext].concat()))
     }
 
     pub fn open(&self, owner: Owner, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
+        self.open_any(owner, sealed).map(|opened| opened.plain)
+    }
+
+    /// As [`Self::open`], and says with which of the two keys.
+    pub fn open_any(&self, owner: Owner, sealed: &Sealed) -> Result<Opened, CannotOpen> {
         let (version, rest) = sealed.0.split_first().ok_or(CannotOpen)?;
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE>().ok_or(CannotOpen)?;
-        if *version != self.version {
-            return Err(CannotOpen);
-        }
         let aad = associated_data(owner, *version);
-        let payload = Payload { msg: ciphertext, aad: &aad };
-        self.cipher.decrypt(&XNonce::from(*nonce), payload).map(Zeroizing::new).map_err(|_| CannotOpen)
+        let keys = [(true, Some(&self.current)), (false, self.previous.as_ref())];
+        let mut opened = keys.into_iter().filter_map(|(current, key)| {
+            let payload = Payload { msg: ciphertext, aad: &aad };
+            let plain = key?.decrypt(&XNonce::from(*nonce), payload).ok()?;
+            Some(Opened { plain: Zeroizing::new(plain), current })
+        });
+        opened.next().ok_or(CannotOpen)
     }
 }
 
@@ -80,6 +104,9 @@ fn associated_data(owner: Owner, sealing_version: u8) -> Vec<u8> {
             [&[sealing_version, b'K'], account_id.0.as_slice(), &key_id.0, &version.to_be_bytes()].concat()
         }
         Owner::Totp { account_id, user_id } => [&[sealing_version, b'T'], account_id.0.as_slice(), &user_id.0].concat(),
+        Owner::Journal { store_id, journal_id } => {
+            [&[sealing_version, b'J'], store_id.0.as_slice(), &journal_id.0].concat()
+        }
     }
 }
 
@@ -122,6 +149,19 @@ mod tests {
             assert!(sealer.open(OWNER, &changed).is_err(), "byte {at}");
             assert!(sealer.open(OWNER, &Sealed(sealed.0[..at].to_vec())).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn during_a_rotation_both_keys_open_and_the_new_one_seals() {
+        let key = |byte: u8| Secret32::init_with_mut(|key: &mut [u8; 32]| key.fill(byte));
+        let old = Sealer::new(1, &key(1)).seal(OWNER, b"the key").unwrap();
+        let rotating = Sealer::new(2, &key(2)).with_previous(&key(1));
+        let opened = rotating.open_any(OWNER, &old).unwrap();
+        assert_eq!((opened.plain.as_slice(), opened.current), (&b"the key"[..], false));
+        let new = rotating.seal(OWNER, b"the key").unwrap();
+        assert!(rotating.open_any(OWNER, &new).unwrap().current);
+        let after = Sealer::new(2, &key(2));
+        assert!(after.open(OWNER, &new).is_ok() && after.open(OWNER, &old).is_err());
     }
 
     #[test]

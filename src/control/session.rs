@@ -137,9 +137,9 @@ impl SignInThrottle {
 }
 
 impl Control {
-    async fn open_session(&self, user: UserRecord, source: Source) -> Result<(Token, SignedIn), Problem> {
+    pub(super) async fn open_session(&self, user: UserRecord, source: Source) -> Result<(Token, SignedIn), Problem> {
         let (token, now) = (Token::random(SESSION)?, clock::wall());
-        let UserRecord { user_id, account_id, role, .. } = user;
+        let UserRecord { user_id, account_id, role, password, .. } = user;
         let session = SessionRecord {
             session_id: SessionId::random()?,
             token: token.hash(),
@@ -153,7 +153,12 @@ impl Control {
         let expires_at = now.plus(LASTS).to_string();
         let kind = if role == Role::Root { ActorKind::Root } else { ActorKind::Member };
         let actor = Actor { kind, id: user_id.to_string(), from: source.0 };
-        self.store.open_session(session, actor, now).await?;
+        self.store.open_session(session, actor.clone(), now).await?;
+        // A password that was replaced while this one was being checked ended all sessions, and must end this one too.
+        if self.store.user(user_id).await?.is_none_or(|user| user.password != password) {
+            self.store.close_session(token.hash(), actor, now).await?;
+            return Err(Kind::SignInFailed.into());
+        }
         let idle_s = IDLE.as_secs();
         Ok((token, SignedIn { token: None, csrf_token: None, expires_at, idle_s, role, account_id }))
     }

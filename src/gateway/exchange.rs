@@ -18,7 +18,7 @@ use crate::gateway::headers;
 use crate::gateway::pool::Pooled;
 use crate::gateway::respond::Dialect;
 use crate::gateway::usage::{Reading, UsageReader};
-use crate::limits::Permit;
+use crate::limits::{CallPlace, Permit};
 use crate::meter::record::{Operation, Outcome};
 use crate::meter::{Charge, Tally};
 use crate::telemetry::metrics::Call;
@@ -27,6 +27,7 @@ pub struct Exchange {
     gateway: Arc<Gateway>,
     /// Taken by the commit.
     charge: Option<Charge>,
+    _place: CallPlace,
     _permit: Permit,
     dialect: Dialect,
     operation: Operation,
@@ -56,6 +57,7 @@ enum Status {
 pub struct Opened {
     pub gateway: Arc<Gateway>,
     pub charge: Charge,
+    pub place: CallPlace,
     pub permit: Permit,
     pub dialect: Dialect,
     pub operation: Operation,
@@ -64,9 +66,9 @@ pub struct Opened {
 
 impl Exchange {
     pub fn new(opened: Opened) -> Box<Self> {
-        let Opened { gateway, charge, permit, dialect, operation, upload } = opened;
-        let charge = Some(charge);
-        Box::new(Self { gateway, charge, _permit: permit, dialect, operation, upload, pooled: None, answer: None })
+        let Opened { gateway, charge, place, permit, dialect, operation, upload } = opened;
+        let (_place, _permit, charge) = (place, permit, Some(charge));
+        Box::new(Self { gateway, charge, _place, _permit, dialect, operation, upload, pooled: None, answer: None })
     }
 
     pub fn upload(&self) -> &Upload {

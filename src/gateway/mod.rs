@@ -47,7 +47,7 @@ use self::respond::{Dialect, Manner, RequestId};
 use self::route::{Authority, GrpcServices};
 use self::unread::UnreadBody;
 use crate::config::GatewayConfig;
-use crate::limits::{ConnectionCaps, ConnectionPermit, Limits};
+use crate::limits::{CallCap, ConnectionCaps, ConnectionPermit, Limits};
 use crate::meter::record::{LineKey, Operation};
 use crate::meter::{Charge, Meter};
 use crate::telemetry::metrics::{ConnectionEnd, Metrics};
@@ -58,6 +58,7 @@ pub struct Gateway {
     pub config: GatewayConfig,
     pub(crate) protocols: Arc<Protocols>,
     verifier: Verifier,
+    calls: CallCap,
     limits: Limits,
     caps: ConnectionCaps,
     meter: Arc<Meter>,
@@ -84,8 +85,8 @@ impl Gateway {
         let GatewayParts { config, protocols, verifier, limits, caps, meter, connector, metrics } = parts;
         let drains = Drains::new(config.limits.abandoned_calls, config.limits.abandoned_drain, Arc::clone(&metrics));
         let services = GrpcServices::new(&config.grpc_services);
-        let protocols = Arc::new(protocols);
-        Self { config, protocols, verifier, limits, caps, meter, connector, drains, services, metrics }
+        let (protocols, calls) = (Arc::new(protocols), CallCap::new(config.limits.calls));
+        Self { config, protocols, verifier, calls, limits, caps, meter, connector, drains, services, metrics }
     }
 
     /// To be called on each data-plane thread before its first connection.
@@ -155,6 +156,8 @@ impl Gateway {
     ) -> Result<(Response<()>, Option<Box<Exchange>>, Instant), Denial> {
         // A body that will not be passed on is read on for a while, or the denial would be lost to a reset.
         let unread = UnreadBody::new(&self.config.limits, &parts.headers, body);
+        // What the gateway is too busy for must not cost it anything more.
+        let place = self.calls.enter()?;
         // Form first: what is ambiguous must not be looked at any further.
         form::check_form(&parts, HeadLimits::from(&self.config.limits))?;
         let limits = self.upload_limits(dialect);
@@ -183,7 +186,8 @@ impl Gateway {
         let authority = authority_of(&parts)?;
         self.dress(&mut parts, &admission, &charge, id);
         let (body, upload) = Uploading::new(unread, limits);
-        let exchange = Exchange::new(Opened { gateway: Arc::clone(self), charge, permit, dialect, operation, upload });
+        let gateway = Arc::clone(self);
+        let exchange = Exchange::new(Opened { gateway, charge, place, permit, dialect, operation, upload });
         let deadlines = self.deadlines(timeout);
         let wanted = if dialect == Dialect::Grpc { Wanted::Http2 } else { Wanted::Any };
         let onward = Onward { cluster: admission.verified.cluster(), wanted, authority, deadlines };

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::keyring::Keyring;
 use crate::auth::lease::Lease;
-use crate::auth::loader::Loader;
+use crate::auth::loader::{Lane, Loader, NotLoaded};
 use crate::auth::{Verdict, Verified, glance};
 use crate::clock;
 use crate::feed::Feed;
@@ -14,6 +15,9 @@ use crate::limits::FailedAuth;
 use crate::principal::Cluster;
 use crate::time::{BootTime, WallTime};
 use crate::verdict::Denial;
+
+/// How long a caller among too many with bad keys is asked to wait.
+const LANE_RETRY: Duration = Duration::from_secs(1);
 
 /// What verifying a key needs.
 pub struct Verifier {
@@ -42,33 +46,54 @@ pub struct Admission {
     pub wall: WallTime,
 }
 
+/// Why one digest of a key was not admitted.
+enum NotAdmitted {
+    /// Nobody knows it.
+    Unknown,
+    Denied(Denial),
+}
+
+impl From<Denial> for NotAdmitted {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
 impl Verifier {
-    /// The fast path: no waiting, no allocation, one look at the clock.
+    /// The fast path: no waiting, no allocation, one look at the clock. While the pepper is rotated, a key that is unknown under
+    /// the present one is looked for under the one before; a deleted key is known, and denied, under either.
     pub async fn verify(&self, key: PresentedKey<'_>, to: Destination<'_>, from: IpAddr) -> Result<Admission, Denial> {
-        let digest = self.digester.digest(key);
-        let mut was_loaded = false;
+        let mut admitted = self.verify_digest(self.digester.digest(key), to, from).await;
+        if let Err(NotAdmitted::Unknown) = admitted
+            && let Some(digest) = self.digester.previous_digest(key)
+        {
+            admitted = self.verify_digest(digest, to, from).await;
+        }
+        admitted.map_err(|why| match why {
+            NotAdmitted::Unknown => self.denial(Denial::NotValid, from, clock::boot()),
+            NotAdmitted::Denied(denial) => denial,
+        })
+    }
+
+    async fn verify_digest(&self, digest: Digest, to: Destination<'_>, from: IpAddr) -> Result<Admission, NotAdmitted> {
         for attempt in 0..2 {
             let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));
             let at = clock::boot();
             let wall = clock::wall_at(at);
-            let (is_missing, is_deleted) = (seen.is_missing(), seen.is_deleted());
+            let is_missing = seen.is_missing();
             match seen.verdict(at, wall, from) {
                 Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
-                // A deleted key is a client that was not told, and no guess.
-                Verdict::Deny(denial) if is_deleted => return Err(denial),
-                Verdict::Deny(Denial::NotValid) if was_loaded => return Err(self.failed_auth.loaded_in_vain(from, at)),
-                Verdict::Deny(denial) => return Err(self.denial(denial, from, at)),
+                // Also a deleted key: that is a client that was not told, and no guess.
+                Verdict::Deny(denial) => return Err(NotAdmitted::Denied(denial)),
+                Verdict::Unknown => return Err(NotAdmitted::Unknown),
                 Verdict::Unsure if attempt == 0 => {
-                    if is_missing {
-                        self.failed_auth.check_load(from, at)?;
-                    }
-                    was_loaded = is_missing;
-                    self.ask(digest, at).await?;
+                    let suspect = is_missing && self.failed_auth.is_over_its_rate(from, at);
+                    self.ask(digest, at, if suspect { Lane::Suspect } else { Lane::Usual }).await?;
                 }
                 Verdict::Unsure => {}
             }
         }
-        Err(Denial::CannotVerify)
+        Err(NotAdmitted::Denied(Denial::CannotVerify))
     }
 
     /// What a denial becomes for an address that shows too many bad keys.
@@ -77,7 +102,7 @@ impl Verifier {
     }
 
     /// Without a lease a renewal first. Where the last one failed no call waits for another: the feed tries on its own.
-    async fn ask(&self, digest: Digest, at: BootTime) -> Result<(), Denial> {
+    async fn ask(&self, digest: Digest, at: BootTime, lane: Lane) -> Result<(), Denial> {
         if !self.lease.snapshot().is_good_at(at) {
             let attempts = self.feed.attempts();
             if attempts.ended > 0 && !attempts.last_succeeded {
@@ -85,7 +110,10 @@ impl Verifier {
             }
             self.feed.renew().await;
         }
-        self.loader.load(digest).await.map_err(|_| Denial::CannotVerify)
+        self.loader.load(digest, lane).await.map_err(|why| match why {
+            NotLoaded::CannotLoad => Denial::CannotVerify,
+            NotLoaded::LaneFull => Denial::Limited { retry_after: LANE_RETRY },
+        })
     }
 
     fn cluster(&self, keyring: &Keyring, to: Destination<'_>) -> Option<Arc<Cluster>> {

@@ -32,20 +32,11 @@ impl FailedAuth {
         }
     }
 
-    /// Whether the store may be asked for a key that is not known here; a known key never needs it. It counts nothing: the key
-    /// may be good.
-    pub fn check_load(&self, from: IpAddr, now: BootTime) -> Result<(), Denial> {
-        let Some(throttle) = &self.0 else { return Ok(()) };
-        let full = throttle.check(&network_of(from.to_canonical()), now);
-        full.map_err(|retry_after| Denial::Limited { retry_after })
-    }
-
-    /// The store was asked, and the key is a bad one. However many were asked for at once, on average they keep to the rate.
-    pub fn loaded_in_vain(&self, from: IpAddr, now: BootTime) -> Denial {
-        if let Some(throttle) = &self.0 {
-            throttle.count_debt(network_of(from.to_canonical()), now);
-        }
-        Denial::NotValid
+    /// Whether bad keys of this address are refused by now. A key that is not known here may be good all the same: it is looked
+    /// for in the store, after those of others who do the same. It counts nothing.
+    pub fn is_over_its_rate(&self, from: IpAddr, now: BootTime) -> bool {
+        let throttle = self.0.as_ref();
+        throttle.is_some_and(|throttle| throttle.check(&network_of(from.to_canonical()), now).is_err())
     }
 }
 
@@ -71,15 +62,15 @@ mod tests {
     fn beyond_the_rate_bad_keys_of_one_address_are_limited_and_others_are_not() {
         let failed = FailedAuth::new(10, 3);
         for _ in 0..3 {
-            assert_eq!(failed.check_load(ip("1.1.1.1"), at(0)), Ok(()));
+            assert!(!failed.is_over_its_rate(ip("1.1.1.1"), at(0)));
             assert_eq!(failed.denial(ip("1.1.1.1"), at(0)), Denial::NotValid);
         }
         let limited = Denial::Limited { retry_after: Duration::from_millis(100) };
         assert_eq!(failed.denial(ip("1.1.1.1"), at(0)), limited);
-        assert_eq!(failed.check_load(ip("::ffff:1.1.1.1"), at(0)), Err(limited));
+        assert!(failed.is_over_its_rate(ip("::ffff:1.1.1.1"), at(0)));
         assert_eq!(failed.denial(ip("1.1.1.2"), at(0)), Denial::NotValid);
-        assert_eq!(failed.check_load(ip("1.1.1.1"), at(100)), Ok(()));
-        assert_eq!(failed.loaded_in_vain(ip("1.1.1.1"), at(100)), Denial::NotValid);
+        assert!(!failed.is_over_its_rate(ip("1.1.1.1"), at(100)));
+        assert_eq!(failed.denial(ip("1.1.1.1"), at(100)), Denial::NotValid);
         assert_eq!(failed.denial(ip("1.1.1.1"), at(100)), limited);
     }
 
@@ -87,10 +78,10 @@ mod tests {
     fn ipv6_counts_per_64_and_a_rate_of_zero_is_no_limit() {
         let failed = FailedAuth::new(1, 1);
         assert_eq!(failed.denial(ip("2001:db8:0:1::1"), at(0)), Denial::NotValid);
-        assert!(failed.check_load(ip("2001:db8:0:1::2"), at(0)).is_err());
-        assert!(failed.check_load(ip("2001:db8:0:2::2"), at(0)).is_ok());
+        assert!(failed.is_over_its_rate(ip("2001:db8:0:1::2"), at(0)));
+        assert!(!failed.is_over_its_rate(ip("2001:db8:0:2::2"), at(0)));
         let none = FailedAuth::new(0, 1);
         assert!((0..100).all(|_| none.denial(ip("1.1.1.1"), at(0)) == Denial::NotValid));
-        assert!(none.check_load(ip("1.1.1.1"), at(0)).is_ok());
+        assert!(!none.is_over_its_rate(ip("1.1.1.1"), at(0)));
     }
 }

@@ -38,19 +38,12 @@ impl<K: Eq + Hash> FailureThrottle<K> {
         if !wait.is_zero() {
             return Err(wait);
         }
-        self.count(&mut buckets, key, now, self.allowed);
+        self.count(&mut buckets, key, now);
         Ok(())
     }
 
-    /// Counts also beyond what is allowed, where it was not known before that it would be a failure: what was too much has to
-    /// be waited for.
-    pub fn count_debt(&self, key: K, now: BootTime) {
-        self.count(&mut self.empty_at.lock(), key, now, u32::MAX);
-    }
-
     pub fn count_failure(&self, key: K, now: BootTime) {
-        // A bucket holds at most what is allowed, so failures that are refused anyway do not lengthen the wait.
-        self.count(&mut self.empty_at.lock(), key, now, self.allowed);
+        self.count(&mut self.empty_at.lock(), key, now);
     }
 
     fn wait(&self, empty_at: Option<BootTime>, now: BootTime) -> Duration {
@@ -58,11 +51,12 @@ impl<K: Eq + Hash> FailureThrottle<K> {
         empty_at.unwrap_or_default().since(now).saturating_sub(room_until)
     }
 
-    fn count(&self, buckets: &mut HashMap<K, BootTime>, key: K, now: BootTime, holds: u32) {
+    fn count(&self, buckets: &mut HashMap<K, BootTime>, key: K, now: BootTime) {
         if buckets.len() >= self.most && !buckets.contains_key(&key) {
             forget_nearest_to_empty(buckets, now);
         }
-        let full = now.plus(self.drains_one_in.saturating_mul(holds));
+        // A bucket holds at most what is allowed, so failures that are refused anyway do not lengthen the wait.
+        let full = now.plus(self.drains_one_in.saturating_mul(self.allowed));
         let bucket = buckets.entry(key).or_default();
         *bucket = (*bucket).max(now).plus(self.drains_one_in).min(full);
     }
@@ -108,13 +102,10 @@ mod tests {
     }
 
     #[test]
-    fn of_many_at_once_no_more_than_allowed_are_counted_and_a_debt_is_waited_for() {
+    fn of_many_at_once_no_more_than_allowed_are_counted() {
         let throttle = FailureThrottle::new(3, SECOND, 8);
         assert_eq!((0..100).filter(|_| throttle.try_count("a", at(10)).is_ok()).count(), 3);
         assert_eq!(throttle.check(&"a", at(10)), Err(SECOND));
-        (0..10).for_each(|_| throttle.count_debt("a", at(10)));
-        assert_eq!(throttle.check(&"a", at(10)), Err(SECOND * 11));
-        assert_eq!(throttle.check(&"a", at(21)), Ok(()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::key::Digest;
 use crate::principal::{AccountId, AccountStatus, ClusterId, KeyId, Revision, SessionId, UserId};
@@ -67,6 +68,9 @@ pub enum AccountError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The change is in the journal, and the store has not taken it yet. It is submitted until the store answers.
+    #[error("the change is written down, and the store has not taken it yet")]
+    Pending,
 }
 
 pub type Answer<T> = Result<T, AccountError>;
@@ -79,7 +83,7 @@ pub struct Changed<T> {
     pub revision: Option<Revision>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewAccount {
     pub account_id: AccountId,
     pub name: Option<String>,
@@ -88,7 +92,7 @@ pub struct NewAccount {
     pub totp: Sealed,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewUser {
     pub user_id: UserId,
     pub email: String,
@@ -96,7 +100,7 @@ pub struct NewUser {
 }
 
 /// Absent fields stay as they are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountPatch {
     pub verified: Option<bool>,
     pub status: Option<AccountStatus>,
@@ -104,7 +108,7 @@ pub struct AccountPatch {
     pub daily_max: Option<u32>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewCluster {
     pub cluster_id: ClusterId,
     pub account_id: AccountId,
@@ -116,7 +120,7 @@ pub struct NewCluster {
 }
 
 /// Absent fields stay as they are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ClusterPatch {
     pub hosts: Option<Vec<String>>,
     pub upstreams: Option<Vec<String>>,
@@ -124,7 +128,7 @@ pub struct ClusterPatch {
     pub name: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewKey {
     pub key_id: KeyId,
     pub account_id: AccountId,
@@ -135,15 +139,32 @@ pub struct NewKey {
 }
 
 /// Absent fields stay as they are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct KeyPatch {
     pub name: Option<String>,
     pub disabled: Option<bool>,
-    pub expires_at: Option<WallTime>,
+    pub expiry: Option<Expiry>,
+}
+
+/// When a key ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expiry {
+    Never,
+    At(WallTime),
+}
+
+impl Expiry {
+    pub fn instant(self) -> Option<WallTime> {
+        match self {
+            Self::Never => None,
+            Self::At(at) => Some(at),
+        }
+    }
 }
 
 /// The configured limits; those of the account record come before them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyLimits {
     pub active_max: u32,
     pub daily_max: u32,
@@ -162,7 +183,7 @@ pub struct KeySlots {
 }
 
 /// On whose word a key is deleted. Whatever it says, deleting a deleted key again gives the facts of its deletion.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum DeleteBy {
     /// Used up in the same step.
     Grant { hash: TokenHash, session_id: SessionId },

@@ -153,6 +153,11 @@ impl Verifier {
         if holds { Ok(()) } else { Err(seq) }
     }
 
+    /// The `seq` of the entry that comes next.
+    pub fn next(&self) -> u64 {
+        self.last.0 + 1
+    }
+
     /// `head` is what the store believes the last entry to be; without it a cut end would not be seen.
     pub fn finish(self, head: (u64, ChainHash)) -> AuditVerdict {
         if self.last == head {

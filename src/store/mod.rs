@@ -2,11 +2,16 @@
 
 pub mod accounts;
 pub mod audit;
+pub mod backup;
 pub mod confirm;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod embedded;
+pub mod intent;
+pub mod journaled;
 pub mod records;
+pub mod rotation;
+pub mod upkeep;
 pub mod users;
 
 use std::time::Duration;

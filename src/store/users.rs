@@ -2,6 +2,7 @@
 //! [`super::accounts`]: one atomic step each, with its audit entry.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::principal::{AccountId, SessionId, UserId};
 use crate::store::StoreError;
@@ -14,7 +15,7 @@ use crate::time::WallTime;
 pub const MEMBERS_MOST: usize = 100;
 
 /// A signed-in user who changes something of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Oneself {
     pub user_id: UserId,
     /// The session they do it in.
@@ -24,7 +25,7 @@ pub struct Oneself {
 }
 
 /// What an operator gives a root user who lost theirs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reset {
     pub user_id: UserId,
     pub password: PasswordHash,

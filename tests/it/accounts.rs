@@ -1,5 +1,7 @@
 //! Accounts and keys through the real binary: limits that outlive a restart, keys that expire, bad keys that slow nobody.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -73,7 +75,7 @@ fn a_key_works_until_it_expires_and_its_end_is_in_the_log() {
 const LOADS: &str = "tollgate_keyring_loads_total{result=\"unknown\"}";
 
 #[test]
-fn malformed_keys_never_reach_the_store_and_unknown_ones_only_at_the_rate() {
+fn malformed_keys_never_reach_the_store_and_too_many_bad_ones_are_told_to_slow_down() {
     let stage = Stage::limited("failed_auth_rate = 1\nfailed_auth_burst = 50");
     let of = |answers: &[Answer], status| answers.iter().filter(|answer| answer.status == status).count();
     assert_eq!(stage.http("GET", FETCH, &[], b"").status, 200, "the gateway knows the good key from here on");
@@ -83,14 +85,46 @@ fn malformed_keys_never_reach_the_store_and_unknown_ones_only_at_the_rate() {
     let answers: Vec<_> = (0..100).map(|_| stage.call_with(&malformed)).collect();
     assert_eq!(stage.metric(LOADS), before, "a malformed key was looked for in the store");
     assert!(of(&answers, 401) >= 50 && of(&answers, 401) + of(&answers, 429) == 100);
-    let began = Instant::now();
     let answers: Vec<_> = (0..200).map(|number| stage.call_with(&format!("no-key-of-anybody-{number}"))).collect();
-    let loads = stage.metric(LOADS) - before;
-    assert!(loads <= 2 + began.elapsed().as_secs(), "{loads} loads");
     let limited = answers.iter().find(|answer| answer.status == 429).unwrap();
     assert_eq!(limited.json()["code"].as_i64(), Some(-3010));
     assert!(limited.header("retry-after").is_some());
     assert_eq!(stage.http("GET", FETCH, &[], b"").status, 200, "a good key from the same address is not held up");
+}
+
+#[test]
+fn a_good_key_that_comes_for_the_first_time_is_let_through_amid_a_flood_of_bad_ones_of_its_address() {
+    let stage = Stage::limited("failed_auth_rate = 1\nfailed_auth_burst = 1");
+    let keys: Vec<_> = (0..200).map(|number| format!("first-call-{number}")).collect();
+    stage.import(&keys);
+    stage.block_on(async {
+        let at = stage.gateway;
+        let over = Arc::new(AtomicBool::new(false));
+        let flooders = (0..4).map(|flooder| {
+            let over = Arc::clone(&over);
+            tokio::spawn(async move {
+                let (mut client, mut calls) = (H1::connect(at).await, 0);
+                while !over.load(Ordering::Relaxed) {
+                    let bad = format!("bad-key-{flooder}-{calls}");
+                    client.call("GET", FETCH, &[("dashvector-auth-token", &bad)], "").await.unwrap();
+                    calls += 1;
+                }
+                calls
+            })
+        });
+        let flooders: Vec<_> = flooders.collect();
+        let mut client = H1::connect(at).await;
+        for key in &keys {
+            let answer = client.call("GET", FETCH, &[("dashvector-auth-token", key)], "").await.unwrap();
+            assert_eq!(answer.status.as_u16(), 200, "{key}: {answer:?}");
+        }
+        over.store(true, Ordering::Relaxed);
+        let mut bad = 0;
+        for flooder in flooders {
+            bad += flooder.await.unwrap();
+        }
+        assert!(bad > 200, "{bad} bad keys are no flood");
+    });
 }
 
 #[test]
@@ -146,7 +180,6 @@ fn a_flood_of_bad_keys_slows_a_good_one_of_the_same_address_no_more_than_a_flood
     let before = stage.metric(LOADS);
     stage.block_on(async {
         let (beside_good, good_rate) = beside_a_flood(&stage, move |_| good.clone()).await;
-        let began = Instant::now();
         let (beside_bad, bad_rate) = beside_a_flood(&stage, |number| format!("bad-key-{number}")).await;
         let (good, bad) = (p99(&beside_good), p99(&beside_bad));
         let loads = stage.metric(LOADS) - before;
@@ -157,6 +190,5 @@ fn a_flood_of_bad_keys_slows_a_good_one_of_the_same_address_no_more_than_a_flood
             bad <= good.mul_f64(1.5) + Duration::from_millis(2),
             "{bad:?} beside bad keys, {good:?} beside good ones"
         );
-        assert!(loads <= 1010 + 100 * (2 + began.elapsed().as_secs()), "{loads} loads");
     });
 }

@@ -1,7 +1,9 @@
 //! Secrets are sent through every path of a demo that logs all it can, and then looked for in everything that comes out.
 
 mod needles;
+mod routes;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +36,8 @@ struct Tour {
     demo: Demo,
     needles: Needles,
     outputs: Vec<Output>,
+    /// Method and target of each request to the control plane.
+    asked: BTreeSet<(String, String)>,
 }
 
 #[test]
@@ -54,7 +58,9 @@ fn no_secret_is_in_any_output() {
     tour.step_up(&session);
     tour.delete_the_imported_key();
     tour.call_with(IMPORTED);
+    tour.own_account();
     tour.read_everything(&session);
+    tour.check_all_routes_were_asked();
     tour.check(folder.path());
 }
 
@@ -90,7 +96,7 @@ impl Tour {
         // That the search finds what is there.
         let found = needles.found_in(&fs::read(folder.join("demo.json")).unwrap());
         assert_eq!(found, ["TOTP secret", "key", "operator token", "password"].into());
-        Self { demo, needles, outputs: Vec::new() }
+        Self { demo, needles, outputs: Vec::new(), asked: BTreeSet::new() }
     }
 
     fn keep(&mut self, what: String, bytes: Vec<u8>, shows: &[&'static str]) {
@@ -103,6 +109,7 @@ impl Tour {
 
     fn api(&mut self, method: &str, target: &str, token: &str, body: &Value, shows: &[&'static str]) -> Answer {
         let answer = raw::api(self.demo.control(), method, target, token, body);
+        self.asked(method, target);
         self.keep_answer(format!("{method} {target}"), &answer, shows);
         answer
     }
@@ -255,7 +262,9 @@ impl Tour {
         let bearer = format!("Bearer {session}");
         for (grant, shows) in [("wrong", &[][..]), (&grant, &["key"][..]), (&grant, &[])] {
             let headers = [("authorization", &*bearer), ("step-up-grant", grant)];
-            let viewed = raw::call(self.demo.control(), "POST", &format!("/v1/keys/{first}/view"), &headers, b"");
+            let target = format!("/v1/keys/{first}/view");
+            let viewed = raw::call(self.demo.control(), "POST", &target, &headers, b"");
+            self.asked("POST", &target);
             self.keep_answer("a view".into(), &viewed, shows);
             assert_eq!(viewed.status == 200, !shows.is_empty(), "{}", viewed.text());
         }
@@ -282,6 +291,9 @@ impl Tour {
             &format!("/v1/accounts/{}/keys?deleted=true", facts.account_id),
             &format!("/v1/clusters/{}", facts.cluster_id),
             "/v1/audit",
+            "/v1/audit/verify",
+            "/v1/store",
+            "/v1/store/backup",
             "/v1/gateways",
             "/v1/usage/records",
             "/v1/usage/records?by=key",

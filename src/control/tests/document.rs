@@ -16,7 +16,7 @@ const ROUTES: &str = "
     PATCH /v1/keys/{id}, DELETE /v1/keys/{id}, POST /v1/step-up, POST /v1/password, POST /v1/totp, POST /v1/recovery-codes,
     GET /v1/sessions, DELETE /v1/sessions, POST /v1/keys/{id}/view, GET /v1/accounts/{id}/keys,
     POST /v1/accounts/{id}/keys/import, DELETE /v1/accounts/{id}/keys/{key_id}, POST /v1/keys/lookup, GET /v1/audit,
-    GET /v1/gateways, GET /v1/usage/records, GET /metrics/usage";
+    GET /v1/audit/verify, GET /v1/store, GET /v1/store/backup, GET /v1/gateways, GET /v1/usage/records, GET /metrics/usage";
 
 /// One operation of the document.
 struct Operation {

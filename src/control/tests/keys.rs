@@ -191,6 +191,10 @@ async fn a_key_can_be_renamed_and_switched_off_and_on() {
     assert_eq!((off["name"].as_str(), off["status"].as_str()), (Some("new"), Some("disabled")));
     let past = json!({"status": "active", "expires_at": "2020-01-01T00:00:00Z"});
     assert_eq!(world.patch(&owner.token, &path, past).await.ok(200)["status"], "expired");
+    let kept = world.patch(&owner.token, &path, json!({"name": "newer"})).await.ok(200);
+    assert_eq!(kept["status"], "expired", "what is absent stays as it is");
+    let endless = world.patch(&owner.token, &path, json!({"expires_at": null})).await.ok(200);
+    assert_eq!((endless["status"].as_str(), endless.get("expires_at")), (Some("active"), None));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

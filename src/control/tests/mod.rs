@@ -1,4 +1,4 @@
-//! The control plane against the embedded store, request by request.
+//! The control plane against the embedded store behind its journal, request by request.
 
 mod access;
 mod document;
@@ -21,7 +21,7 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::health::Health;
+use super::health::{Health, WriteProbe};
 use super::password::PasswordCost;
 use super::seal::Sealer;
 use super::token::{OPERATOR, Token};
@@ -30,9 +30,12 @@ use super::{Control, ControlParts, health, router};
 use crate::clock;
 use crate::config::KeysConfig;
 use crate::config::secret::Secret32;
+use crate::journal::Journal;
 use crate::key::Digester;
 use crate::principal::{AccountId, Incarnation, Revision};
 use crate::store::embedded::{Embedded, Settings};
+use crate::store::journaled::Journaled;
+use crate::store::upkeep::Upkeep;
 use crate::store::{FeedStore, Renew, Store};
 
 const PASSWORD: &str = "canary-password-4711";
@@ -41,7 +44,8 @@ const LEASE: Duration = Duration::from_secs(5);
 /// A control plane of its own with an empty store.
 struct World {
     router: Router,
-    store: Arc<Embedded>,
+    control: Arc<Control>,
+    store: Arc<Journaled<Embedded>>,
     operator: String,
     billing: String,
     _folder: TempDir,
@@ -91,14 +95,18 @@ impl World {
 
     fn with(keys: KeysConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Embedded::open(&folder.path().join("store"), Settings::new(LEASE)).unwrap());
+        let sealer = Sealer::new(1, &Secret32::init_with_mut(|key: &mut [u8; 32]| getrandom::fill(key).unwrap()));
+        let embedded = Embedded::open(&folder.path().join("store"), Settings::new(LEASE)).unwrap();
+        let (journal, _) = Journal::open(&folder.path().join("journal"), &sealer, embedded.store_id()).unwrap();
+        let store = Arc::new(Journaled::new(Arc::new(embedded), journal));
         let (operator, billing) = (Token::random(OPERATOR).unwrap(), Token::random(OPERATOR).unwrap());
         let parts = ControlParts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             digester: Digester::new(&[7; 32]),
-            sealer: Sealer::new(1, &Secret32::init_with_mut(|key: &mut [u8; 32]| getrandom::fill(key).unwrap())),
+            sealer,
             operator_token: operator.hash(),
             billing_token: Some(billing.hash()),
+            upkeep: Some(Arc::clone(&store) as Arc<dyn Upkeep>),
             keys,
             password_cost: PasswordCost { memory_kib: 64, passes: 1, lanes: 1 },
         };
@@ -107,11 +115,12 @@ impl World {
                 crate::telemetry::metrics::Metrics::new(prometheus::Registry::new(), crate::time::WallTime(0)).unwrap(),
             ),
             checks: Vec::new(),
-            store: Some(store.clone()),
+            store: Some(WriteProbe::new(store.clone())),
         };
-        let router = router(Control::new(parts).unwrap(), health::routes(health));
+        let control = Control::new(parts).unwrap();
+        let router = router(Arc::clone(&control), health::routes(health));
         let (operator, billing) = (operator.expose().to_owned(), billing.expose().to_owned());
-        Self { router, store, operator, billing, _folder: folder }
+        Self { router, control, store, operator, billing, _folder: folder }
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
@@ -119,7 +128,7 @@ impl World {
         let response = service.call(request).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer { status: head.status, headers: head.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        Answer { status: head.status, headers: head.headers, text: String::from_utf8_lossy(&bytes).into_owned() }
     }
 
     async fn call(&self, token: &str, method: Method, path: &str, body: Value) -> Answer {
@@ -198,7 +207,7 @@ impl World {
 
     /// A gateway that says it has applied everything up to `applied`.
     async fn renew(&self, incarnation: Incarnation, applied: Revision) -> Revision {
-        let epoch = Some(self.store.epoch());
+        let epoch = Some(self.store.store().epoch());
         self.store.renew(Renew { incarnation, epoch, applied }).await.unwrap().revision
     }
 }

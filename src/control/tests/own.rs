@@ -171,6 +171,21 @@ async fn sessions_are_listed_and_ended_by_their_user() {
 }
 
 #[tokio::test]
+async fn a_sign_in_whose_password_was_replaced_while_it_was_checked_opens_no_session() {
+    use crate::control::caller::Source;
+    use crate::control::error::Kind;
+    let world = World::new();
+    let owner = world.owner("one@example.com").await;
+    let before = world.store.user_by_email("one@example.com").await.unwrap().unwrap();
+    let path = format!("/v1/accounts/{}/reset", owner.account_id);
+    world.post(&world.operator, &path, json!({"reason": "lost"})).await.ok(200);
+    let refused = world.control.open_session(before.clone(), Source(None)).await.err().unwrap();
+    assert_eq!(refused.kind, Kind::SignInFailed);
+    let now = world.store.user(before.user_id).await.unwrap().unwrap();
+    world.control.open_session(now, Source(None)).await.ok().unwrap();
+}
+
+#[tokio::test]
 async fn a_session_ends_when_it_is_idle_and_use_moves_that_on_but_not_for_ever() {
     use crate::control::session::{IDLE, LASTS};
     use crate::control::token;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::scene::{NOW, Scene, actor, at_once, fresh, fresh_hash, new_user, refusal, session_of};
 use crate::principal::{SessionId, UserId};
-use crate::store::accounts::{KeyPatch, Proof, Refusal};
+use crate::store::accounts::{Expiry, KeyPatch, Proof, Refusal};
 use crate::store::records::{GrantFor, PasswordHash, Role, Sealed, SessionRecord, TokenHash};
 use crate::store::users::{MEMBERS_MOST, Oneself, Reset};
 use crate::store::{Change, Found, LogTail, Renew, Store};
@@ -149,7 +149,7 @@ pub async fn a_key_expires_once_and_comes_back_with_a_new_end(store: AnyStore) {
     let scene = Scene::ready(&store).await;
     let (key, never) = (scene.key().await, scene.key().await);
     let (key_id, end) = (key.key_id(), WallTime(NOW.0 + 1000));
-    let until = |at| KeyPatch { expires_at: Some(at), ..KeyPatch::default() };
+    let until = |at| KeyPatch { expiry: Some(Expiry::At(at)), ..KeyPatch::default() };
     store.patch_key(scene.account_id, key_id, until(WallTime(NOW.0 + 500)), actor(), NOW).await.unwrap();
     store.patch_key(scene.account_id, key_id, until(end), actor(), NOW).await.unwrap();
     assert!(store.expire_keys(10, WallTime(end.0 - 1)).await.unwrap().is_empty(), "it is not time");
@@ -169,6 +169,10 @@ pub async fn a_key_expires_once_and_comes_back_with_a_new_end(store: AnyStore) {
     let later = WallTime(end.0 + 5000);
     let back = store.patch_key(scene.account_id, key_id, until(later), actor(), end).await.unwrap();
     assert!(!back.record.credential.expired && back.revision.is_some());
+    let endless = KeyPatch { expiry: Some(Expiry::Never), ..KeyPatch::default() };
+    let back = store.patch_key(scene.account_id, key_id, endless, actor(), end).await.unwrap();
+    assert_eq!((back.record.credential.expires_at, back.revision.is_some()), (None, true));
+    assert!(store.expire_keys(10, WallTime(later.0 + 1)).await.unwrap().is_empty(), "it has no end any more");
     scene.delete(key_id).await;
     assert!(store.expire_keys(10, later).await.unwrap().is_empty(), "a deleted key does not expire");
     assert!(!store.key(never.key_id()).await.unwrap().unwrap().credential.expired);

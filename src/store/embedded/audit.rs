@@ -6,6 +6,7 @@ use super::rows::{Rows, Span};
 use super::tables::{AUDIT, AUDIT_HEAD, META_AUDIT};
 use crate::store::StoreError;
 use crate::store::audit::{AuditEntry, AuditQuery, AuditVerdict, GENESIS, Verifier};
+use crate::store::intent::AuditHead;
 
 pub fn list(rows: &impl Rows, query: AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
     let span = query.before.map_or_else(Span::all, |before| Span::all().before(&before)).backwards();
@@ -22,13 +23,24 @@ pub fn list(rows: &impl Rows, query: AuditQuery) -> Result<Vec<AuditEntry>, Stor
     Ok(found)
 }
 
-pub fn verify(rows: &impl Rows) -> Result<AuditVerdict, StoreError> {
-    let head = META_AUDIT.get(rows, AUDIT_HEAD)?.map_or((0, GENESIS), |head| (head.seq, head.hash));
+/// `known` is an entry that somebody else remembers: it must be there and be the same.
+pub fn verify(rows: &impl Rows, known: Option<AuditHead>) -> Result<AuditVerdict, StoreError> {
+    let head = META_AUDIT.get(rows, AUDIT_HEAD)?.unwrap_or(AuditHead { seq: 0, hash: GENESIS });
     let mut verifier = Verifier::default();
     let mut broken = None;
-    AUDIT.scan(rows, Span::all(), |_, entry| {
-        broken = verifier.take(&entry).err();
+    let scanned = AUDIT.scan(rows, Span::all(), |_, entry| {
+        let rewritten = known.filter(|known| known.seq == entry.seq && known.hash != entry.hash);
+        broken = verifier.take(&entry).err().or(rewritten.map(|known| known.seq));
         Ok(if broken.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-    })?;
-    Ok(broken.map_or_else(|| verifier.finish(head), |seq| AuditVerdict::Broken { seq }))
+    });
+    match scanned {
+        // An entry that cannot be read at all is a bad entry too.
+        Err(StoreError::Corrupt(_)) => return Ok(AuditVerdict::Broken { seq: verifier.next() }),
+        scanned => scanned?,
+    }
+    let cut = known.filter(|known| known.seq >= verifier.next()).map(|_| verifier.next());
+    Ok(match broken.or(cut) {
+        Some(seq) => AuditVerdict::Broken { seq },
+        None => verifier.finish((head.seq, head.hash)),
+    })
 }

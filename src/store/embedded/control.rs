@@ -127,7 +127,7 @@ impl AccountStore for Embedded {
         actor: Actor,
         now: WallTime,
     ) -> Answer<Changed<KeyRecord>> {
-        self.writer.write(move |tx| keys::delete(tx, (account_id, key_id), &by, &actor, now)).await
+        self.writer.write(move |tx| keys::delete(tx, (account_id, key_id), keys::Word::Judged(&by), &actor, now)).await
     }
 
     async fn view_key(
@@ -217,7 +217,7 @@ impl AccountStore for Embedded {
     }
 
     async fn verify_audit(&self) -> Result<AuditVerdict, StoreError> {
-        self.read_long(audit::verify).await
+        self.read_long(|rows| audit::verify(rows, None)).await
     }
 
     async fn confirm(&self, revision: Revision, wait: Duration) -> Result<Confirmation, StoreError> {

@@ -26,6 +26,18 @@ pub fn create(
 ) -> Answer<Changed<KeyRecord>> {
     let account = ACCOUNTS.get(tx, &new.account_id)?.ok_or(Refusal::NotFound)?;
     may_create(tx, &account, limits, now)?;
+    create_again(tx, new, limits, actor, now)
+}
+
+/// A creation that the rules let through once, on a store that has lost it. It counts on the day it was made.
+pub fn create_again(
+    tx: &mut Tx<'_>,
+    new: &NewKey,
+    limits: KeyLimits,
+    actor: &Actor,
+    now: WallTime,
+) -> Answer<Changed<KeyRecord>> {
+    ACCOUNTS.get(tx, &new.account_id)?.ok_or(Refusal::NotFound)?;
     is_unknown(tx, new, 0)?;
     count_creation(tx, new.account_id, limits.day_offset, now)?;
     let record = put_new(tx, new, false, now)?;
@@ -185,13 +197,13 @@ pub fn patch(
         return Err(Refusal::NotFound.into());
     }
     record.name = patch.name.clone().or(record.name);
-    let matters = patch.disabled.is_some() || patch.expires_at.is_some();
+    let matters = patch.disabled.is_some() || patch.expiry.is_some();
     let revision = if matters {
         let credential = &mut record.credential;
         credential.disabled = patch.disabled.unwrap_or(credential.disabled);
-        if let Some(at) = patch.expires_at {
-            move_expiry(tx, key_id, credential.expires_at, Some(at))?;
-            (credential.expires_at, credential.expired) = (Some(at), false);
+        if let Some(expiry) = patch.expiry {
+            move_expiry(tx, key_id, credential.expires_at, expiry.instant())?;
+            (credential.expires_at, credential.expired) = (expiry.instant(), false);
         }
         credential.version += 1;
         Some(tx.log(put_change(&record))?)
@@ -230,10 +242,18 @@ pub fn expire(tx: &mut Tx<'_>, most: usize, now: WallTime) -> Result<Vec<KeyId>,
     Ok(due)
 }
 
+/// On whose word a key is deleted, and whether that word is still to be judged.
+#[derive(Clone, Copy)]
+pub enum Word<'a> {
+    Judged(&'a DeleteBy),
+    /// It was good when it was given.
+    Good(&'a DeleteBy),
+}
+
 pub fn delete(
     tx: &mut Tx<'_>,
     (account_id, key_id): (AccountId, KeyId),
-    by: &DeleteBy,
+    word: Word<'_>,
     actor: &Actor,
     now: WallTime,
 ) -> Answer<Changed<KeyRecord>> {
@@ -241,7 +261,9 @@ pub fn delete(
     if let Some(revision) = record.deleted.as_ref().map(|deletion| deletion.revision) {
         return Ok(Changed { record, revision: Some(revision) });
     }
+    let (Word::Judged(by) | Word::Good(by)) = word;
     let reason = match by {
+        DeleteBy::Grant { .. } if matches!(word, Word::Good(_)) => None,
         DeleteBy::Grant { hash, session_id } => {
             let shown = Shown { hash: *hash, session_id: *session_id, action: GrantFor::Delete(key_id) };
             consume(tx, account_id, shown, now)?;

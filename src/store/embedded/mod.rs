@@ -2,15 +2,19 @@
 
 mod accounts;
 mod audit;
+mod backup;
 mod clusters;
 mod control;
 mod feed;
 mod gateways;
 mod keys;
 mod ledger;
+mod rotation;
 mod rows;
 mod sessions;
+mod submit;
 mod tables;
+mod upkeep;
 mod users;
 mod writer;
 
@@ -27,7 +31,7 @@ use tokio::sync::broadcast;
 use self::gateways::Gateways;
 use self::ledger::Totals;
 use self::rows::{Snapshot, broken, is_absent};
-use self::tables::{IDENTITY, Identity, META_IDENTITY, META_NUMBERS, REVISION, SCHEMA, SCHEMA_VERSION};
+use self::tables::{IDENTITY, Identity, META_IDENTITY, META_NUMBERS, NAMES, REVISION, SCHEMA, SCHEMA_VERSION};
 use self::writer::{Outlets, Writer, at_once};
 use super::{ClustersRead, FeedStore, Ledger, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal};
 use crate::key::Digest;
@@ -130,8 +134,7 @@ fn sync_folder(path: &Path, file: File) -> std::io::Result<()> {
 /// Checks the schema version, or sets a new file up; then puts the lease in force.
 fn prepare(database: &Database, lease: Duration) -> Result<Identity, StoreError> {
     match schema_of(database)? {
-        // Tables that came with a later program are made where they are missing.
-        Some(SCHEMA_VERSION) => at_once(database, |tx| tx.make_tables())?,
+        Some(SCHEMA_VERSION) => complete(database)?,
         Some(other) => {
             let known = format!("it has schema version {other}, and this program knows version {SCHEMA_VERSION} only");
             return Err(StoreError::Corrupt(known));
@@ -145,6 +148,12 @@ fn prepare(database: &Database, lease: Duration) -> Result<Identity, StoreError>
         at_once(database, |tx| tx.put(&META_IDENTITY, IDENTITY, &identity))?;
     }
     Ok(identity)
+}
+
+/// A file of an earlier program lacks the tables that came after it.
+fn complete(database: &Database) -> Result<(), StoreError> {
+    let there = database.begin_read().map_err(broken)?.list_tables().map_err(broken)?.count();
+    if there >= NAMES.len() { Ok(()) } else { at_once(database, |tx| tx.make_tables()) }
 }
 
 /// Absent in a new file. A file with tables but without a version is not one of ours.

@@ -12,7 +12,9 @@ use tempfile::TempDir;
 use super::{Embedded, Settings};
 use crate::principal::{AccountStatus, KeyId};
 use crate::store::Store;
-use crate::store::accounts::{AccountError, AccountPatch, Answer, DeleteBy, KeyLimits, KeyPatch, Keys, Page, Refusal};
+use crate::store::accounts::{
+    AccountError, AccountPatch, Answer, DeleteBy, Expiry, KeyLimits, KeyPatch, Keys, Page, Refusal,
+};
 use crate::store::audit::AuditVerdict;
 use crate::store::contract::{LEASE, NOW, Scene, actor};
 use crate::store::records::GrantFor;
@@ -29,6 +31,7 @@ enum Step {
     Disable(usize, bool),
     /// In so many seconds from now; the past is possible.
     SetExpiry(usize, i64),
+    ClearExpiry(usize),
     Expire,
     Suspend(bool),
     Verify(bool),
@@ -53,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (any::<usize>(), by).prop_map(|(key, by)| Step::Delete(key, by)),
         2 => any::<(usize, bool)>().prop_map(|(key, disabled)| Step::Disable(key, disabled)),
         2 => (any::<usize>(), -100..4000_i64).prop_map(|(key, seconds)| Step::SetExpiry(key, seconds)),
+        1 => any::<usize>().prop_map(Step::ClearExpiry),
         3 => Just(Step::Expire),
         1 => any::<bool>().prop_map(Step::Suspend),
         1 => prop_oneof![3 => Just(true), 1 => Just(false)].prop_map(Step::Verify),
@@ -173,8 +177,11 @@ impl World {
             }
             Step::SetExpiry(at, seconds) => {
                 let at_ms = i64::try_from(self.model.now.0).unwrap() + seconds * 1000;
-                let expires_at = Some(WallTime(u64::try_from(at_ms).unwrap()));
-                self.patch(at, KeyPatch { expires_at, ..KeyPatch::default() }).await;
+                let expiry = Some(Expiry::At(WallTime(u64::try_from(at_ms).unwrap())));
+                self.patch(at, KeyPatch { expiry, ..KeyPatch::default() }).await;
+            }
+            Step::ClearExpiry(at) => {
+                self.patch(at, KeyPatch { expiry: Some(Expiry::Never), ..KeyPatch::default() }).await;
             }
             Step::Expire => self.expire().await,
             Step::Suspend(suspended) => {
@@ -258,8 +265,8 @@ impl World {
             return;
         }
         key.disabled = patch.disabled.unwrap_or(key.disabled);
-        if patch.expires_at.is_some() {
-            (key.expires_at, key.expired) = (patch.expires_at, false);
+        if let Some(expiry) = patch.expiry {
+            (key.expires_at, key.expired) = (expiry.instant(), false);
         }
     }
 
@@ -324,6 +331,7 @@ fn said<T>(answer: Answer<T>) -> Result<(), Refusal> {
         Ok(_) => Ok(()),
         Err(AccountError::Refused(refusal)) => Err(refusal),
         Err(AccountError::Store(error)) => panic!("{error}"),
+        Err(AccountError::Pending) => unreachable!("without a journal nothing waits"),
     }
 }
 

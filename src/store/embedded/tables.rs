@@ -6,12 +6,14 @@ use super::ledger::FlushMark;
 use super::rows::{Json, Table};
 use crate::key::Digest;
 use crate::meter::record::Counters;
-use crate::principal::{AccountId, ClusterId, Epoch, KeyId, SessionId, StoreId, UserId};
+use crate::principal::{AccountId, ClusterId, Epoch, ID_BYTES, JournalId, KeyId, SessionId, StoreId, UserId};
 use crate::store::LogEntry;
-use crate::store::audit::{AuditEntry, ChainHash};
+use crate::store::audit::AuditEntry;
+use crate::store::intent::{AuditHead, Noted};
 use crate::store::records::{
     AccountRecord, ClusterRecord, Grant, KeyRecord, Sealed, SessionRecord, TokenHash, UserRecord,
 };
+use crate::store::rotation::SecretsMark;
 
 /// Raised whenever a file of an older version cannot be read as it is.
 pub const SCHEMA_VERSION: u64 = 1;
@@ -24,11 +26,10 @@ pub struct Identity {
     pub lease_ms: u64,
 }
 
-/// The last entry of the audit log.
+/// The journal whose changes the store takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditHead {
-    pub seq: u64,
-    pub hash: ChainHash,
+pub struct JournalLink {
+    pub journal_id: JournalId,
 }
 
 /// What an account has proved by its second factor.
@@ -45,9 +46,16 @@ pub const REVISION: &str = "revision";
 pub const WRITABLE: &str = "writable";
 pub const IDENTITY: &str = "identity";
 pub const AUDIT_HEAD: &str = "audit_head";
+pub const JOURNAL: &str = "journal";
+/// Changes from journals that were made so far.
+pub const COMMITS: &str = "commits";
 pub const META_NUMBERS: Table<str, u64> = Table::new("meta");
 pub const META_IDENTITY: Table<str, Identity> = Table::new("meta");
 pub const META_AUDIT: Table<str, AuditHead> = Table::new("meta");
+/// The secrets that rows were made with.
+pub const SECRETS: &str = "secrets";
+pub const META_SECRETS: Table<str, SecretsMark> = Table::new("meta");
+pub const META_JOURNAL: Table<str, JournalLink> = Table::new("meta");
 
 pub const ACCOUNTS: Table<AccountId, AccountRecord> = Table::new("accounts");
 pub const USERS: Table<UserId, UserRecord> = Table::new("users");
@@ -80,6 +88,11 @@ pub const SESSIONS_BY_ID: Table<SessionId, TokenHash> = Table::new("sessions_by_
 pub const SESSIONS_BY_USER: Table<(UserId, SessionId), TokenHash> = Table::new("sessions_by_user");
 pub const STEP_UPS: Table<AccountId, StepUps> = Table::new("step_ups");
 
+/// Changes that were made, by journal and number, until the journal has forgotten them.
+pub const INTENTS: Table<(JournalId, u64), Noted> = Table::new("intents");
+/// Where the number stands in such a key.
+pub const ROW_NO: std::ops::Range<usize> = ID_BYTES..ID_BYTES + 8;
+
 pub const LOG: Table<u64, LogEntry> = Table::new("log");
 pub const AUDIT: Table<u64, AuditEntry> = Table::new("audit");
 /// The key is laid out in [`super::ledger`].
@@ -87,7 +100,7 @@ pub const LEDGER: Table<[u8], Counters> = Table::new("ledger");
 pub const FLUSHES: Table<[u8], FlushMark> = Table::new("flushes");
 
 /// Every table by its name: all are made at set-up, so that a snapshot never misses one.
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 25] = [
     "meta",
     ACCOUNTS.name,
     USERS.name,
@@ -108,6 +121,7 @@ pub const NAMES: [&str; 24] = [
     SESSIONS_BY_ID.name,
     SESSIONS_BY_USER.name,
     STEP_UPS.name,
+    INTENTS.name,
     LOG.name,
     AUDIT.name,
     LEDGER.name,
@@ -121,6 +135,9 @@ json!(
     u64,
     Identity,
     AuditHead,
+    JournalLink,
+    SecretsMark,
+    Noted,
     AccountRecord,
     UserRecord,
     UserId,

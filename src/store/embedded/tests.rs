@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition};
 use tempfile::TempDir;
 
 use super::tables::SEALED_KEYS;
 use super::{Embedded, Settings};
 use crate::principal::{AccountId, Incarnation, Revision};
 use crate::store::accounts::{AccountError, AccountStore, NewAccount, Page, Refusal};
-use crate::store::audit::AuditVerdict;
+use crate::store::audit::{AuditQuery, AuditVerdict};
 use crate::store::contract::{LEASE, contract_tests};
 use crate::store::contract::{NOW, Scene, actor, new_user, refusal};
+use crate::store::intent::{AuditHead, Submit};
 use crate::store::records::Sealed;
 use crate::store::{FeedStore, Found, LogTail, Renew, Store, StoreError};
 use crate::time::WallTime;
@@ -219,7 +220,8 @@ async fn a_change_that_fails_half_way_leaves_nothing_and_its_neighbours_are_made
                 .writer
                 .write(move |tx| {
                     let by = crate::store::accounts::DeleteBy::Operator { reason: String::new() };
-                    let changed = super::keys::delete(tx, (account_id, key_id), &by, &actor(), NOW)?;
+                    let changed =
+                        super::keys::delete(tx, (account_id, key_id), super::keys::Word::Judged(&by), &actor(), NOW)?;
                     if number % 4 == 0 {
                         return Err(AccountError::Refused(Refusal::NotFound));
                     }
@@ -258,4 +260,69 @@ async fn a_changed_a_removed_and_a_cut_audit_entry_are_found() {
         assert_eq!(store.verify_audit().await.unwrap(), AuditVerdict::Broken { seq });
         assert_eq!(store.list_accounts(Page::first(9)).await.unwrap().len(), 1);
     }
+}
+
+/// A file with twelve entries in its audit log, and the last of them as a journal remembers it.
+async fn audited() -> (TempDir, AuditHead) {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(open(&file_in(&folder)).unwrap());
+    let scene = Scene::ready(&store).await;
+    while store.audit(newest(1)).await.unwrap()[0].seq < 12 {
+        let key = scene.key().await;
+        scene.delete(key.key_id()).await;
+    }
+    let last = store.audit(newest(1)).await.unwrap().remove(0);
+    (folder, AuditHead { seq: last.seq, hash: last.hash })
+}
+
+fn newest(limit: usize) -> AuditQuery {
+    AuditQuery { account_id: None, before: None, limit }
+}
+
+fn row(path: &Path, table: &str, key: &[u8]) -> Vec<u8> {
+    let database = Database::open(path).unwrap();
+    let read = database.begin_read().unwrap();
+    let rows = read.open_table(TableDefinition::<&[u8], &[u8]>::new(table)).unwrap();
+    rows.get(key).unwrap().unwrap().value().to_vec()
+}
+
+async fn verdict(path: &Path, known: Option<AuditHead>) -> AuditVerdict {
+    open(path).unwrap().verify_audit_from(known).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_flipped_a_removed_a_moved_and_a_cut_audit_entry_are_found_at_their_place() {
+    let key = |seq: u64| seq.to_be_bytes();
+    let (folder, known) = audited().await;
+    let path = file_in(&folder);
+    assert_eq!(verdict(&path, Some(known)).await, AuditVerdict::Whole { entries: known.seq });
+    let entry = row(&path, "audit", &key(5));
+    for at in (0..entry.len()).step_by(7) {
+        let mut flipped = entry.clone();
+        flipped[at] ^= 1;
+        tamper(&path, "audit", &key(5), Some(&flipped));
+        assert_eq!(verdict(&path, Some(known)).await, AuditVerdict::Broken { seq: 5 }, "byte {at}");
+    }
+    tamper(&path, "audit", &key(5), None);
+    assert_eq!(verdict(&path, Some(known)).await, AuditVerdict::Broken { seq: 5 });
+    tamper(&path, "audit", &key(5), Some(&row(&path, "audit", &key(6))));
+    tamper(&path, "audit", &key(6), Some(&entry));
+    assert_eq!(verdict(&path, Some(known)).await, AuditVerdict::Broken { seq: 5 });
+}
+
+#[tokio::test]
+async fn an_audit_log_that_was_cut_together_with_its_head_is_found_by_what_the_journal_remembers() {
+    let (folder, known) = audited().await;
+    let path = file_in(&folder);
+    let last: serde_json::Value = serde_json::from_slice(&row(&path, "audit", &(known.seq - 2).to_be_bytes())).unwrap();
+    let head = serde_json::json!({"seq": last["seq"], "hash": last["hash"]}).to_string();
+    tamper(&path, "meta", b"audit_head", Some(head.as_bytes()));
+    for seq in [known.seq - 1, known.seq] {
+        tamper(&path, "audit", &seq.to_be_bytes(), None);
+    }
+    assert_eq!(verdict(&path, None).await, AuditVerdict::Whole { entries: known.seq - 2 });
+    assert_eq!(verdict(&path, Some(known)).await, AuditVerdict::Broken { seq: known.seq - 1 });
+    // Written anew in the same length, with other hashes.
+    let other = AuditHead { seq: known.seq - 2, ..known };
+    assert_eq!(verdict(&path, Some(other)).await, AuditVerdict::Broken { seq: known.seq - 2 });
 }

@@ -12,6 +12,7 @@ use crate::principal::{AccountId, UserId};
 use crate::store::StoreError;
 use crate::store::accounts::{Answer, NewUser, Refusal};
 use crate::store::audit::{Actor, AuditEvent};
+use crate::store::intent::Rules;
 use crate::store::records::{GrantFor, PasswordHash, PendingTotp, Role, Sealed, SessionRecord, TokenHash, UserRecord};
 use crate::store::users::{MEMBERS_MOST, Oneself, Reset, UserStore};
 use crate::time::WallTime;
@@ -33,13 +34,7 @@ impl UserStore for Embedded {
     }
 
     async fn set_password(&self, by: Oneself, password: PasswordHash, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer
-            .write(move |tx| {
-                let user = UserRecord { password: password.clone(), ..allowed(tx, by, now)? };
-                close_all(tx, user.user_id, Some(by.session_id))?;
-                changed(tx, &user, "password.change", &actor, now)
-            })
-            .await
+        self.writer.write(move |tx| set_password(tx, by, &password, Rules::Enforced, &actor, now)).await
     }
 
     async fn begin_totp(
@@ -53,23 +48,18 @@ impl UserStore for Embedded {
         self.writer
             .write(move |tx| {
                 let pending = PendingTotp { secret: secret.clone(), session_id: by.session_id, expires_at };
-                let user = UserRecord { pending_totp: Some(pending), ..allowed(tx, by, now)? };
+                let user = UserRecord { pending_totp: Some(pending), ..allowed(tx, by, Rules::Enforced, now)? };
                 changed(tx, &user, "totp.begin", &actor, now)
             })
             .await
     }
 
     async fn confirm_totp(&self, by: Oneself, secret: Sealed, step: u64, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer.write(move |tx| confirm_totp(tx, by, &secret, step, &actor, now)).await
+        self.writer.write(move |tx| confirm_totp(tx, by, (&secret, step), Rules::Enforced, &actor, now)).await
     }
 
     async fn set_recovery_codes(&self, by: Oneself, codes: Vec<TokenHash>, actor: Actor, now: WallTime) -> Answer<()> {
-        self.writer
-            .write(move |tx| {
-                let user = UserRecord { recovery_codes: codes.clone(), ..allowed(tx, by, now)? };
-                changed(tx, &user, "recovery_codes.replace", &actor, now)
-            })
-            .await
+        self.writer.write(move |tx| set_recovery_codes(tx, by, &codes, Rules::Enforced, &actor, now)).await
     }
 
     async fn reset_root(&self, account_id: AccountId, reset: Reset, actor: Actor, now: WallTime) -> Answer<()> {
@@ -94,7 +84,13 @@ impl UserStore for Embedded {
     }
 }
 
-fn create(tx: &mut Tx<'_>, account_id: AccountId, new: &NewUser, actor: &Actor, now: WallTime) -> Answer<UserRecord> {
+pub fn create(
+    tx: &mut Tx<'_>,
+    account_id: AccountId,
+    new: &NewUser,
+    actor: &Actor,
+    now: WallTime,
+) -> Answer<UserRecord> {
     ACCOUNTS.get(tx, &account_id)?.ok_or(Refusal::NotFound)?;
     if users(tx, account_id)?.len() > MEMBERS_MOST {
         return Err(Refusal::MemberLimitReached { max: MEMBERS_MOST }.into());
@@ -110,7 +106,7 @@ fn create(tx: &mut Tx<'_>, account_id: AccountId, new: &NewUser, actor: &Actor, 
     Ok(user)
 }
 
-fn delete(tx: &mut Tx<'_>, account_id: AccountId, user_id: UserId, actor: &Actor, now: WallTime) -> Answer<()> {
+pub fn delete(tx: &mut Tx<'_>, account_id: AccountId, user_id: UserId, actor: &Actor, now: WallTime) -> Answer<()> {
     let user = USERS.get(tx, &user_id)?.ok_or(Refusal::NotFound)?;
     if user.account_id != account_id || user.role == Role::Root {
         return Err(Refusal::NotFound.into());
@@ -122,9 +118,12 @@ fn delete(tx: &mut Tx<'_>, account_id: AccountId, user_id: UserId, actor: &Actor
     Ok(tx.audit(event("member.delete", &user, actor, now, None))?)
 }
 
-/// The user as they are, once the grant that a root user needs is used up.
-fn allowed(tx: &mut Tx<'_>, by: Oneself, now: WallTime) -> Answer<UserRecord> {
+/// The user as they are, once the grant that a root user needs is used up. A change that held once used it up then.
+fn allowed(tx: &mut Tx<'_>, by: Oneself, rules: Rules, now: WallTime) -> Answer<UserRecord> {
     let user = USERS.get(tx, &by.user_id)?.ok_or(Refusal::NotFound)?;
+    if rules != Rules::Enforced {
+        return Ok(user);
+    }
     match (by.grant, user.role) {
         (Some(hash), _) => {
             let shown = Shown { hash, session_id: by.session_id, action: GrantFor::Account };
@@ -141,13 +140,48 @@ fn changed(tx: &mut Tx<'_>, user: &UserRecord, action: &str, actor: &Actor, now:
     Ok(tx.audit(event(action, user, actor, now, None))?)
 }
 
-fn confirm_totp(tx: &mut Tx<'_>, by: Oneself, secret: &Sealed, step: u64, actor: &Actor, now: WallTime) -> Answer<()> {
+pub fn set_password(
+    tx: &mut Tx<'_>,
+    by: Oneself,
+    password: &PasswordHash,
+    rules: Rules,
+    actor: &Actor,
+    now: WallTime,
+) -> Answer<()> {
+    let user = UserRecord { password: password.clone(), ..allowed(tx, by, rules, now)? };
+    close_all(tx, user.user_id, Some(by.session_id))?;
+    changed(tx, &user, "password.change", actor, now)
+}
+
+pub fn set_recovery_codes(
+    tx: &mut Tx<'_>,
+    by: Oneself,
+    codes: &[TokenHash],
+    rules: Rules,
+    actor: &Actor,
+    now: WallTime,
+) -> Answer<()> {
+    let user = UserRecord { recovery_codes: codes.to_vec(), ..allowed(tx, by, rules, now)? };
+    changed(tx, &user, "recovery_codes.replace", actor, now)
+}
+
+pub fn confirm_totp(
+    tx: &mut Tx<'_>,
+    by: Oneself,
+    (secret, step): (&Sealed, u64),
+    rules: Rules,
+    actor: &Actor,
+    now: WallTime,
+) -> Answer<()> {
     let mut user = USERS.get(tx, &by.user_id)?.ok_or(Refusal::NotFound)?;
-    let pending = user.pending_totp.take().ok_or(Refusal::NotFound)?;
-    if pending.secret != *secret || pending.session_id != by.session_id || pending.expires_at <= now {
-        return Err(Refusal::NotFound.into());
+    let pending = user.pending_totp.take();
+    if rules == Rules::Enforced {
+        let pending = pending.ok_or(Refusal::NotFound)?;
+        if pending.secret != *secret || pending.session_id != by.session_id || pending.expires_at <= now {
+            return Err(Refusal::NotFound.into());
+        }
     }
-    user.totp = Some(pending.secret);
+    user.totp = Some(secret.clone());
     close_all(tx, user.user_id, Some(by.session_id))?;
     let mut step_ups = STEP_UPS.get(tx, &user.account_id)?.unwrap_or_default();
     // Steps only go forward, also over a change of the secret: the code just shown is used up.
@@ -157,7 +191,7 @@ fn confirm_totp(tx: &mut Tx<'_>, by: Oneself, secret: &Sealed, step: u64, actor:
     changed(tx, &user, "totp.replace", actor, now)
 }
 
-fn reset_root(tx: &mut Tx<'_>, account_id: AccountId, reset: &Reset, actor: &Actor, now: WallTime) -> Answer<()> {
+pub fn reset_root(tx: &mut Tx<'_>, account_id: AccountId, reset: &Reset, actor: &Actor, now: WallTime) -> Answer<()> {
     let user = root_of(tx, account_id, reset.user_id)?;
     for user in users(tx, account_id)? {
         close_all(tx, user.user_id, None)?;

@@ -12,11 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::gateways::Gateways;
 use super::ledger::Totals;
 use super::rows::{Raw, RowKey, RowValue, Rows, Span, Step, Table, broken, value_of, walk};
-use super::tables::{AUDIT, AUDIT_HEAD, AuditHead, LOG, META_AUDIT, META_NUMBERS, NAMES, REVISION};
+use super::tables::{AUDIT, AUDIT_HEAD, LOG, META_AUDIT, META_NUMBERS, NAMES, REVISION};
 use crate::key::Digest;
 use crate::meter::record::{Counters, Operation};
 use crate::principal::{AccountId, ClusterId, Revision};
 use crate::store::audit::{AuditEntry, AuditEvent, GENESIS};
+use crate::store::intent::AuditHead;
 use crate::store::{Change, LogEntry, StoreError};
 
 /// Changes that may wait; whoever comes then waits for a place in the queue.
@@ -297,7 +298,7 @@ pub fn at_once(database: &Database, change: impl Fn(&mut Tx<'_>) -> Result<(), S
     write.commit().map_err(broken)
 }
 
-fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
+pub fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
     let mut write = database.begin_write().map_err(broken)?;
     // After a crash the file is open again at once, whatever its size.
     write.set_quick_repair(true);

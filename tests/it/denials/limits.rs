@@ -1,4 +1,4 @@
-//! Limits of an account: calls at once, and calls per second.
+//! Limits: calls at once of an account and in all, and calls per second.
 
 use std::thread;
 
@@ -55,4 +55,32 @@ fn calls_beyond_those_allowed_at_once_are_refused_and_not_billed() {
     }
     assert_eq!(world.ledger(7).values().sum::<u64>(), 7);
     assert_eq!(world.sample.calls(), 7);
+}
+
+#[test]
+fn a_gateway_with_all_its_calls_in_flight_tells_everybody_to_come_again() {
+    let world = World::start("", "[gateway.limits]\ncalls = 1\n");
+    let (_, key) = world.owner(DEFAULT_HOST);
+    let (_, other) = world.owner("other.test");
+    let gateway = world.gateway;
+    thread::scope(|scope| {
+        let slow = Ask::with_key(&key.text).and("x-sample-delay-ms", "1500");
+        let slow = scope.spawn(move || slow.over(Wire::Http1, gateway).is_good());
+        world.wait_until("the slow call has come through", || world.sample.calls() == 1);
+        for wire in Wire::ALL {
+            let said = Ask::with_key(&other.text).to("other.test").over(wire, world.gateway);
+            said.is(Denial::Overloaded);
+            assert_eq!(said.header("retry-after"), Some("1"), "{said:?}");
+            // Nothing was looked at, so a bad key learns the same.
+            Ask::with_key("dvk_nonsense").over(wire, world.gateway).is(Denial::Overloaded);
+        }
+        slow.join().unwrap();
+    });
+    // Denied calls give their place back as well.
+    for wire in Wire::ALL {
+        Ask::with_key("dvk_nonsense").over(wire, world.gateway).is(Denial::NotValid);
+        Ask::with_key(&key.text).over(wire, world.gateway).is_good();
+    }
+    assert_eq!(world.ledger(4).values().sum::<u64>(), 4);
+    assert_eq!(world.sample.calls(), 4);
 }

@@ -22,6 +22,11 @@ pub fn run(arguments: &[&str]) -> Output {
     binary(arguments).output().unwrap()
 }
 
+/// As [`run`], with environment variables besides.
+pub fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    binary(arguments).envs(environment.iter().copied()).output().unwrap()
+}
+
 fn binary(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
     command.args(arguments).env_remove("TOLLGATE_LOG").env_remove("TOLLGATE_LOG_FORMAT").stdin(Stdio::null());

@@ -1,15 +1,33 @@
 //! The command line: what was asked for, who does it, and what a failure says and exits with.
 
+mod account;
+pub(crate) mod client;
+mod cluster;
+mod key;
+mod probe;
+mod prompt;
+mod read;
+mod store;
+mod table;
+
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use data_encoding::BASE32_NOPAD;
 use totp_rs::{Builder, Secret};
 
+use self::account::{Account, Member};
+use self::client::{ClientError, Control};
+use self::cluster::Cluster;
+use self::key::Key;
+use self::probe::{Probe, ProbeError};
+use self::read::{Audit, Gateway, Session, Usage};
+use self::store::{Backup, Store};
+use crate::app::upkeep::UpkeepError;
 use crate::app::{self, AppError};
 use crate::clock;
 use crate::config::{self, Config, Mistakes};
@@ -43,6 +61,41 @@ enum Command {
         /// The secret in base32, 20 bytes.
         secret: String,
     },
+    /// Accounts: set up, verify, suspend, limit, reset. For the operator.
+    Account(Remote<Account>),
+    /// Members of the own account: users with read-only rights.
+    Member(Remote<Member>),
+    /// Clusters of the vector service, and who may reach them.
+    Cluster(Remote<Cluster>),
+    /// API keys.
+    Key(Remote<Key>),
+    /// What was used.
+    Usage(Remote<Usage>),
+    /// Gateways and how far they follow.
+    Gateway(Remote<Gateway>),
+    /// The audit log.
+    Audit(Remote<Audit>),
+    /// Signing in and out.
+    Session(Remote<Session>),
+    /// Copy the whole store into one file, of a node that runs or is stopped.
+    Backup(Backup),
+    /// Look after the store itself.
+    #[command(subcommand)]
+    Store(Store),
+    Probe(Probe),
+    /// Print the completions for a shell: source <(tollgate completions bash)
+    Completions {
+        shell: clap_complete::Shell,
+    },
+}
+
+/// A command for a control plane.
+#[derive(Debug, Args)]
+struct Remote<C: Subcommand> {
+    #[command(flatten)]
+    control: Control,
+    #[command(subcommand)]
+    command: C,
 }
 
 #[derive(Debug, Args)]
@@ -88,13 +141,26 @@ enum CliError {
     TotpSecret,
     #[error("the answer could not be written: {0}")]
     Output(#[from] io::Error),
+    #[error("{0}")]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    Probe(#[from] ProbeError),
+    #[error("{0}")]
+    Upkeep(#[from] UpkeepError),
+    #[error(
+        "the audit log is not whole: entry {seq} is the first that was changed, removed or moved. Keep the store file as it is, and \
+         compare with a backup"
+    )]
+    AuditBroken { seq: u64 },
+    #[error("the store is in use by a node without [control]; stop it first")]
+    NoControl,
 }
 
 impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => EXIT_CONFIG,
-            Self::Log(_) | Self::App(_) | Self::TotpSecret | Self::Output(_) => EXIT_RUNTIME,
+            _ => EXIT_RUNTIME,
         }
     }
 }
@@ -128,6 +194,21 @@ fn execute(command: Command) -> Result<(), CliError> {
         }
         Command::Config(PrintConfig { .. }) => print(format_args!("{}", config::print::default_file())),
         Command::Totp { secret } => print(format_args!("{}\n", totp_code(&secret, clock::wall().unix_seconds())?)),
+        Command::Account(Remote { control, command }) => say(&command.run(&control)?),
+        Command::Member(Remote { control, command }) => say(&command.run(&control)?),
+        Command::Cluster(Remote { control, command }) => say(&command.run(&control)?),
+        Command::Key(Remote { control, command }) => say(&command.run(&control)?),
+        Command::Usage(Remote { control, command }) => say(&command.run(&control)?),
+        Command::Gateway(Remote { control, command }) => say(&command.run(&control)?),
+        Command::Audit(Remote { control, command }) => say(&command.run(&control)?),
+        Command::Session(Remote { control, command }) => say(&command.run(&control)?),
+        Command::Backup(backup) => say(&backup.run()?),
+        Command::Store(store) => say(&store.run()?),
+        Command::Probe(probe) => say(&probe.run()?),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut io::stdout().lock());
+            Ok(())
+        }
     }
 }
 
@@ -138,6 +219,10 @@ fn totp_code(secret: &str, unix_seconds: u64) -> Result<String, CliError> {
     let bytes: [u8; 20] = bytes.try_into().map_err(|_| CliError::TotpSecret)?;
     let totp = Builder::new().with_secret(Secret::from(bytes)).build().map_err(|_| CliError::TotpSecret)?;
     Ok(totp.generate(unix_seconds).to_string())
+}
+
+fn say(text: &str) -> Result<(), CliError> {
+    print(format_args!("{text}"))
 }
 
 fn print(text: fmt::Arguments<'_>) -> Result<(), CliError> {
@@ -154,8 +239,6 @@ impl From<Demo> for DemoOptions {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

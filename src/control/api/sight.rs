@@ -1,0 +1,108 @@
+//! The routes that only look: the store as a whole, what happened, who serves, what was used.
+
+use http::Method;
+use serde_json::json;
+
+use super::{EVERYBODY, METER, OPERATOR, OPERATOR_AND_ROOT};
+use crate::control::error::Kind;
+use crate::control::openapi::{Api, Route};
+use crate::control::{accounts, audit, export, operator_keys, upkeep, usage};
+
+pub(super) fn store_routes(api: Api) -> Api {
+    api.with(
+        Route::new(
+            Method::GET,
+            "/v1/audit/verify",
+            upkeep::verify_audit,
+            ("verifyAudit", "Reads the whole audit log and names the first entry that is not what it was."),
+            OPERATOR,
+        )
+        .answers::<upkeep::AuditAnswer>(200, "What came of it."),
+    )
+    .with(
+        Route::new(
+            Method::GET,
+            "/v1/store",
+            upkeep::status,
+            ("readStore", "The store, its secrets and its journal."),
+            OPERATOR,
+        )
+        .answers_as(200, "How they stand.", "application/json", json!({"type": "object"}))
+        .refuses(&[Kind::NotFound]),
+    )
+    .with(
+        Route::new(
+            Method::GET,
+            "/v1/store/backup",
+            upkeep::backup,
+            ("backUpStore", "Everything as it is at one instant, with a checksum at its end."),
+            OPERATOR,
+        )
+        .answers_as(200, "The backup.", "application/octet-stream", json!({"type": "string", "format": "binary"}))
+        .refuses(&[Kind::NotFound]),
+    )
+}
+
+/// What happened, and who serves.
+pub(super) fn happening_routes(api: Api) -> Api {
+    api.with(
+        Route::new(
+            Method::GET,
+            "/v1/audit",
+            audit::list,
+            ("listAudit", "The audit log, newest first: the operator all of it, a root user the own part."),
+            OPERATOR_AND_ROOT,
+        )
+        .query("account", "Only of this account.", &json!({"$ref": "#/components/schemas/AccountId"}))
+        .query("cursor", "Continues behind the entry with this number.", &json!({"type": "integer"}))
+        .query("limit", "Items on a page; 100 by default, 1000 at most.", &json!({"type": "integer"}))
+        .answers::<accounts::Items<audit::EntryView, String>>(200, "A page."),
+    )
+    .with(
+        Route::new(
+            Method::GET,
+            "/v1/gateways",
+            operator_keys::gateways,
+            ("listGateways", "The gateways and how far each has come."),
+            OPERATOR,
+        )
+        .answers_list::<operator_keys::Gateway>("All of them."),
+    )
+}
+
+pub(super) fn usage_routes(api: Api) -> Api {
+    let text = json!({"type": "string"});
+    let instant = json!({"type": "string", "format": "date-time"});
+    let formats = json!({"type": "string", "enum": ["ndjson", "csv", "cloudevents"]});
+    api.with(
+        Route::new(
+            Method::GET,
+            "/v1/usage/records",
+            usage::records,
+            ("listUsage", "What was used, by hour: one record per line."),
+            EVERYBODY,
+        )
+        .query("account", "Only of this account.", &json!({"$ref": "#/components/schemas/AccountId"}))
+        .query("cluster", "Only of this cluster.", &json!({"$ref": "#/components/schemas/ClusterId"}))
+        .query("operation", "Only this operation.", &text)
+        .query("from", "The first window.", &instant)
+        .query("to", "The end of the last window.", &instant)
+        .query("final", "Only windows that are final, or are not.", &json!({"type": "boolean"}))
+        .query("limit", "Records in one answer; 10 000 by default.", &json!({"type": "integer", "minimum": 0}))
+        .query("cursor", "From X-Next-Cursor of the answer before.", &text)
+        .query("by", "Split by key.", &json!({"type": "string", "enum": ["key"]}))
+        .query("format", "How the records are written.", &formats)
+        .answers_as(200, "Records.", "application/x-ndjson", json!({"type": "object"}))
+        .refuses(&[Kind::NotAcceptable]),
+    )
+    .with(
+        Route::new(
+            Method::GET,
+            "/metrics/usage",
+            export::totals,
+            ("exportUsage", "Cumulative counters per account, for Prometheus."),
+            METER,
+        )
+        .answers_as(200, "Counters.", "text/plain", text.clone()),
+    )
+}

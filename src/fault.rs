@@ -1,0 +1,64 @@
+//! Places at which a test kills the process. In builds without debug assertions there are none.
+
+/// Kills this process as SIGKILL does when it passes the place that `TOLLGATE_FAULT` names for the n-th time since it serves
+/// (`name` or `name:n`), so that tests can show what a crash right there leaves behind. `start/name` counts from the start.
+pub fn point(name: &str) {
+    if strikes(name) {
+        strike();
+    }
+}
+
+/// The node serves: what is passed from now on counts.
+pub fn serving() {
+    armed::serving();
+}
+
+/// Whether this passing of the place is the one that kills; for places that do something half before [`strike`].
+pub fn strikes(name: &str) -> bool {
+    armed::strikes(name)
+}
+
+pub fn strike() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    struct Wanted {
+        name: String,
+        at_start: bool,
+        left: AtomicU64,
+    }
+
+    static SERVING: AtomicBool = AtomicBool::new(false);
+    static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
+
+    pub fn serving() {
+        SERVING.store(true, Ordering::SeqCst);
+    }
+
+    pub fn strikes(name: &str) -> bool {
+        let wanted = WANTED.get_or_init(|| {
+            let text = std::env::var("TOLLGATE_FAULT").ok()?;
+            let (at_start, text) = text.strip_prefix("start/").map_or((false, text.as_str()), |rest| (true, rest));
+            let (name, times) = text.split_once(':').unwrap_or((text, "1"));
+            Some(Wanted { name: name.to_owned(), at_start, left: AtomicU64::new(times.parse().ok()?) })
+        });
+        let Some(Wanted { name: wanted, at_start, left }) = wanted else {
+            return false;
+        };
+        wanted == name && (*at_start || SERVING.load(Ordering::SeqCst)) && left.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod armed {
+    pub fn serving() {}
+
+    pub fn strikes(_: &str) -> bool {
+        false
+    }
+}

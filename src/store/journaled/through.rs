@@ -1,0 +1,118 @@
+//! Users through the journal; what gateways and the meter ask goes straight to the store.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+use super::Journaled;
+use crate::key::Digest;
+use crate::meter::record::{Flush, LedgerLine};
+use crate::principal::{AccountId, Incarnation, StoreId, UserId};
+use crate::store::accounts::{Answer, NewUser};
+use crate::store::audit::Actor;
+use crate::store::intent::{Action, Submit};
+use crate::store::records::{PasswordHash, Sealed, SessionRecord, TokenHash, UserRecord};
+use crate::store::users::{Oneself, Reset, UserStore};
+use crate::store::{ClustersRead, FeedStore, Ledger, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal};
+use crate::time::{Hour, WallTime};
+
+#[async_trait]
+impl<S: Submit + 'static> UserStore for Journaled<S> {
+    async fn create_member(
+        &self,
+        account_id: AccountId,
+        new: NewUser,
+        actor: Actor,
+        now: WallTime,
+    ) -> Answer<UserRecord> {
+        self.change(Action::CreateMember { account_id, new }, actor, now).await
+    }
+
+    async fn delete_member(&self, account_id: AccountId, user_id: UserId, actor: Actor, now: WallTime) -> Answer<()> {
+        self.change(Action::DeleteMember { account_id, user_id }, actor, now).await
+    }
+
+    async fn set_password(&self, by: Oneself, password: PasswordHash, actor: Actor, now: WallTime) -> Answer<()> {
+        self.change(Action::SetPassword { by, password }, actor, now).await
+    }
+
+    async fn begin_totp(
+        &self,
+        by: Oneself,
+        secret: Sealed,
+        expires_at: WallTime,
+        actor: Actor,
+        now: WallTime,
+    ) -> Answer<()> {
+        self.store().begin_totp(by, secret, expires_at, actor, now).await
+    }
+
+    async fn confirm_totp(&self, by: Oneself, secret: Sealed, step: u64, actor: Actor, now: WallTime) -> Answer<()> {
+        self.change(Action::ConfirmTotp { by, secret, step }, actor, now).await
+    }
+
+    async fn set_recovery_codes(&self, by: Oneself, codes: Vec<TokenHash>, actor: Actor, now: WallTime) -> Answer<()> {
+        self.change(Action::SetRecoveryCodes { by, codes }, actor, now).await
+    }
+
+    async fn reset_root(&self, account_id: AccountId, reset: Reset, actor: Actor, now: WallTime) -> Answer<()> {
+        self.change(Action::ResetRoot { account_id, reset }, actor, now).await
+    }
+
+    async fn sessions_of(&self, user_id: UserId, now: WallTime) -> Result<Vec<SessionRecord>, StoreError> {
+        self.store().sessions_of(user_id, now).await
+    }
+
+    async fn close_other_sessions(&self, by: Oneself, actor: Actor, now: WallTime) -> Answer<()> {
+        self.store().close_other_sessions(by, actor, now).await
+    }
+}
+
+#[async_trait]
+impl<S: Store + Submit + 'static> FeedStore for Journaled<S> {
+    async fn renew(&self, renew: Renew) -> Result<Renewal, StoreError> {
+        self.store().renew(renew).await
+    }
+
+    async fn load(&self, digest: Digest) -> Result<Loaded, StoreError> {
+        self.store().load(digest).await
+    }
+
+    async fn clusters(&self) -> Result<ClustersRead, StoreError> {
+        self.store().clusters().await
+    }
+
+    async fn release(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.store().release(incarnation).await
+    }
+
+    fn pushes(&self) -> broadcast::Receiver<Push> {
+        self.store().pushes()
+    }
+}
+
+#[async_trait]
+impl<S: Store + Submit + 'static> Ledger for Journaled<S> {
+    async fn merge(&self, flush: Flush) -> Result<(), StoreError> {
+        self.store().merge(flush).await
+    }
+
+    async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
+        self.store().lines(from, to).await
+    }
+
+    fn totals(&self) -> Vec<UsageTotal> {
+        self.store().totals()
+    }
+}
+
+impl<S: Store + Submit + 'static> Store for Journaled<S> {
+    fn store_id(&self) -> StoreId {
+        self.store().store_id()
+    }
+
+    fn lease(&self) -> Duration {
+        self.store().lease()
+    }
+}
