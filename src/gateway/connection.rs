@@ -30,7 +30,7 @@ const FIRST_READ: usize = 4096;
 /// How long a stop waits for a call on a connection that it found open without one: the client may not know yet.
 const LAST_CALL: Duration = Duration::from_millis(250);
 /// How long a connection on which nothing happens may take to end once it was told to.
-const PARTING: Duration = Duration::from_secs(1);
+const PARTING: Duration = Duration::from_secs(3);
 static CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// How connections are served; made once.
