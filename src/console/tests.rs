@@ -1,0 +1,1 @@
+//! What every page and file of the console answers, without a browser.
