@@ -1,4 +1,6 @@
 //! Charts as SVG. Layers differ by pattern as well as by colour, and behind each chart there is its table.
+//!
+//! Elements of SVG are always closed (`{}`): in HTML one that is left open would swallow all that follow.
 
 use maud::{Markup, html};
 
@@ -41,15 +43,15 @@ fn drawing(lang: Lang, title: &str, span: Span, layers: &[Layer<'_>], top: u64, 
     let width = span.buckets * STEP;
     html! {
         svg viewBox={ "0 0 " (width) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label={ (title) ". " (lang.chart_label()) } {
-            @for at in [0, HEIGHT / 2, HEIGHT] { line .grid x1="0" x2=(width) y1=(at) y2=(at); }
+            @for at in [0, HEIGHT / 2, HEIGHT] { line .grid x1="0" x2=(width) y1=(at) y2=(at) {} }
             @for (at, start) in span.starts().enumerate() {
                 g class=(if at + 1 == span.buckets { "bucket provisional" } else { "bucket" }) {
                     title data-from=(instant(start)) data-step=(span.step) data-values=(said(layers, at, shown)) {
                         (instant(start)) ": " (said(layers, at, shown))
                     }
-                    rect .area x=(at * STEP) y="0" width=(STEP) height=(HEIGHT);
+                    rect .area x=(at * STEP) y="0" width=(STEP) height=(HEIGHT) {}
                     @for (layer, y, height) in stacked(layers, at, top) {
-                        rect class=(layer.class) x=(at * STEP + (STEP - BAR) / 2) y=(y) width=(BAR) height=(height);
+                        rect class=(layer.class) x=(at * STEP + (STEP - BAR) / 2) y=(y) width=(BAR) height=(height) {}
                     }
                 }
             }
@@ -142,7 +144,7 @@ pub fn spark(values: &[u64], label: &str) -> Markup {
         svg .spark viewBox={ "0 0 " (values.len() * 5) " 24" } role="img" aria-label=(label) {
             @for (at, value) in values.iter().enumerate() {
                 @let height = (scaled(*value, most) * 22).div_ceil(HEIGHT).max(1);
-                rect class=(if *value > 0 { "some" } else { "none" }) x=(at * 5) y=(24 - height) width="4" height=(height) rx="1";
+                rect class=(if *value > 0 { "some" } else { "none" }) x=(at * 5) y=(24 - height) width="4" height=(height) rx="1" {}
             }
         }
     }

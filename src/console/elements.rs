@@ -92,7 +92,7 @@ pub fn cross() -> Markup {
 pub fn icon(path: &str) -> Markup {
     html! {
         svg .glyph viewBox="0 0 16 16" aria-hidden="true" focusable="false" {
-            path d=(path) fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round";
+            path d=(path) fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round" {}
         }
     }
 }

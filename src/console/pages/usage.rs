@@ -161,7 +161,7 @@ fn patterns() -> Markup {
             @for (id, path) in [("hatch", "M-2 10L10 -2M-2 22L22 -2M10 22L22 10"), ("cross", "M0 0L20 20M20 0L0 20"), ("lines", "M0 5H20M0 15H20")] {
                 @for tone in ["refused", "failed", "write", "second", "third", "fourth"] {
                     pattern id={ (id) "-" (tone) } width="20" height="20" patternUnits="userSpaceOnUse" {
-                        rect class={ "ground " (tone) } width="20" height="20"; path class={ "ink " (tone) } d=(path) stroke-width="4" fill="none";
+                        rect class={ "ground " (tone) } width="20" height="20" {} path class={ "ink " (tone) } d=(path) stroke-width="4" fill="none" {}
                     }
                 }
             }
@@ -180,22 +180,22 @@ fn breakdowns(lang: Lang, records: &[Record], names: &Names) -> Markup {
     let cluster =
         |id: &str| names.clusters.iter().find(|cluster| cluster.cluster_id == id).map_or(id, cluster_name).to_owned();
     html! {
-        (breakdown(lang, lang.by_operation(), &by(records, |record| record.operation.as_str()), &str::to_owned))
-        (breakdown(lang, lang.by_key(), &by(records, |record| record.key_id.as_str()), &key))
-        (breakdown(lang, lang.by_cluster(), &by(records, |record| record.cluster_id.as_str()), &cluster))
+        (breakdown(lang, (lang.by_operation(), lang.operation()), &by(records, |record| record.operation.as_str()), &str::to_owned))
+        (breakdown(lang, (lang.by_key(), lang.key()), &by(records, |record| record.key_id.as_str()), &key))
+        (breakdown(lang, (lang.by_cluster(), lang.cluster()), &by(records, |record| record.cluster_id.as_str()), &cluster))
     }
 }
 
-fn breakdown(lang: Lang, title: &str, sums: &[(&str, Sum)], name: &dyn Fn(&str) -> String) -> Markup {
+fn breakdown(lang: Lang, (title, head): (&str, &str), sums: &[(&str, Sum)], name: &dyn Fn(&str) -> String) -> Markup {
     html! {
         section .card {
             h2 { (title) }
             @if sums.is_empty() { p .hint { (lang.no_calls()) } } @else {
                 div .scroll tabindex="0" { table .plain {
                     thead { tr {
-                        th scope="col" { (title) }
-                        @for head in [lang.calls(), lang.ok(), lang.refused(), lang.failed(), lang.read_units(), lang.write_units(), lang.bytes_in(), lang.bytes_out()] {
-                            th scope="col" .number { (head) }
+                        th scope="col" { (head) }
+                        @for name in [lang.calls(), lang.ok(), lang.refused(), lang.failed(), lang.read_units(), lang.write_units(), lang.bytes_in(), lang.bytes_out()] {
+                            th scope="col" .number { (name) }
                         }
                     } }
                     tbody { @for (id, sum) in sums { tr {

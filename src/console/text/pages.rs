@@ -161,6 +161,7 @@ texts! {
     calls_by_operation: "Calls by operation", "按操作的调用次数";
     other_operations: "others", "其他";
     by_operation: "By operation", "按操作";
+    operation: "Operation", "操作";
     by_key: "By key", "按密钥";
     by_cluster: "By cluster", "按集群";
     no_calls: "No calls in this time.", "该时间段内没有调用。";
