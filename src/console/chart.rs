@@ -4,9 +4,9 @@
 
 use maud::{Markup, html};
 
-use super::elements::{Clock, time};
+use super::elements::{Clock, bytes, count, time};
 use super::text::Lang;
-use super::usage::{Span, instant};
+use super::usage::Span;
 
 /// One part of each bar: the class that gives it colour and pattern, its name, and a value for each bucket.
 pub struct Layer<'a> {
@@ -20,9 +20,33 @@ const HEIGHT: u64 = 1000;
 const STEP: usize = 100;
 const BAR: usize = 72;
 
-/// A chart with title, legend and table. `shown` writes a value for people.
-pub fn bars(lang: Lang, title: &str, span: Span, layers: &[Layer<'_>], shown: fn(u64) -> String) -> Markup {
-    let top = nice(totals(layers).into_iter().max().unwrap_or_default());
+/// What the values of a chart are.
+#[derive(Clone, Copy)]
+pub enum Measure {
+    Count,
+    Bytes,
+}
+
+impl Measure {
+    fn shown(self) -> fn(u64) -> String {
+        match self {
+            Self::Count => count,
+            Self::Bytes => bytes,
+        }
+    }
+
+    /// Where the scale ends for this greatest value: at a round number, whose half is one too.
+    fn top(self, most: u64) -> u64 {
+        match self {
+            Self::Count => nice(most),
+            Self::Bytes => most.max(2).checked_next_power_of_two().unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// A chart with title, legend and table.
+pub fn bars(lang: Lang, title: &str, span: Span, layers: &[Layer<'_>], measure: Measure) -> Markup {
+    let (top, shown) = (measure.top(totals(layers).into_iter().max().unwrap_or_default()), measure.shown());
     html! {
         figure .chart {
             figcaption {
@@ -46,8 +70,8 @@ fn drawing(lang: Lang, title: &str, span: Span, layers: &[Layer<'_>], top: u64, 
             @for at in [0, HEIGHT / 2, HEIGHT] { line .grid x1="0" x2=(width) y1=(at) y2=(at) {} }
             @for (at, start) in span.starts().enumerate() {
                 g class=(if at + 1 == span.buckets { "bucket provisional" } else { "bucket" }) {
-                    title data-from=(instant(start)) data-step=(span.step) data-values=(said(layers, at, shown)) {
-                        (instant(start)) ": " (said(layers, at, shown))
+                    title data-from=(span.labelled(start)) data-step=(span.step) data-values=(said(layers, at, shown)) {
+                        (span.labelled(start)) ": " (said(layers, at, shown))
                     }
                     rect .area x=(at * STEP) y="0" width=(STEP) height=(HEIGHT) {}
                     @for (layer, y, height) in stacked(layers, at, top) {
@@ -109,15 +133,15 @@ fn nice(most: u64) -> u64 {
 
 /// Five instants below the drawing, at the buckets they belong to.
 fn axis(span: Span) -> Markup {
-    let clock = if span.step == 1 { Clock::Hour } else { Clock::Day };
+    let clock = if span.step == 1 { Clock::Hour } else { Clock::Date };
     let starts: Vec<i64> = span.starts().collect();
     let last = starts.len().saturating_sub(1);
     let shown = (0..5).filter_map(|part| starts.get(last * part / 4));
-    html! { div .axis aria-hidden="true" { @for start in shown { (time(&instant(*start), clock)) } } }
+    html! { div .axis aria-hidden="true" { @for start in shown { (time(&span.labelled(*start), clock)) } } }
 }
 
 fn table(lang: Lang, span: Span, layers: &[Layer<'_>], shown: fn(u64) -> String) -> Markup {
-    let clock = if span.step == 1 { Clock::Minute } else { Clock::Day };
+    let clock = if span.step == 1 { Clock::Minute } else { Clock::Date };
     let last = span.buckets.saturating_sub(1);
     let mut rows: Vec<(usize, i64)> = span.starts().enumerate().collect();
     rows.reverse();
@@ -125,10 +149,10 @@ fn table(lang: Lang, span: Span, layers: &[Layer<'_>], shown: fn(u64) -> String)
         details .numbers {
             summary { (lang.as_table()) }
             div .scroll tabindex="0" { table {
-                thead { tr { th scope="col" { (lang.from()) } @for layer in layers { th scope="col" .number { (layer.name) } } } }
+                thead { tr { th scope="col" { (lang.beginning()) } @for layer in layers { th scope="col" .number { (layer.name) } } } }
                 tbody { @for (at, start) in rows {
                     tr {
-                        th scope="row" { (time(&instant(start), clock)) @if at == last { " " span .badge.neutral { (lang.provisional()) } } }
+                        th scope="row" { (time(&span.labelled(start), clock)) @if at == last { " " span .badge.neutral { (lang.provisional()) } } }
                         @for layer in layers { td .number { (shown(layer.values.get(at).copied().unwrap_or_default())) } }
                     }
                 } }

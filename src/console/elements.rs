@@ -13,6 +13,8 @@ pub enum Clock {
     /// "3 minutes ago".
     Ago,
     Hour,
+    /// A day of the bill: the instant is noon of it in UTC, and it is not shifted to any zone.
+    Date,
 }
 
 impl Clock {
@@ -22,6 +24,7 @@ impl Clock {
             Self::Minute => "minute",
             Self::Ago => "ago",
             Self::Hour => "hour",
+            Self::Date => "date",
         }
     }
 }
@@ -102,7 +105,7 @@ pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             grouped.push('\u{202f}');
         }
         grouped.push(digit);

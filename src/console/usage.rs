@@ -74,6 +74,17 @@ impl Span {
         Self { from: last - (i64::try_from(buckets).unwrap_or(1) - 1) * step, buckets, step }
     }
 
+    /// How the day of the bucket that starts at `hour` is written down: its noon in UTC. For buckets of hours the hour itself.
+    pub fn labelled(self, hour: i64) -> String {
+        let into_the_day = self.from.rem_euclid(24);
+        match self.step {
+            1 => instant(hour),
+            // A day that begins in the evening of UTC is the next day further east.
+            _ if into_the_day >= 10 => instant(hour - into_the_day + 36),
+            _ => instant(hour - into_the_day + 12),
+        }
+    }
+
     /// The first hour of each bucket.
     pub fn starts(self) -> impl Iterator<Item = i64> {
         (0..self.buckets).map(move |at| self.from + i64::try_from(at).unwrap_or(0) * self.step)
@@ -189,6 +200,16 @@ mod tests {
             let span = Span::until(now, 7, 24, 16);
             assert_eq!(span.starts().last(), Some(last), "at {now}");
             assert_eq!(span.starts().count(), 7);
+        }
+    }
+
+    #[test]
+    fn a_day_is_called_what_it_is_called_where_it_begins_at_midnight() {
+        for (day_starts, called) in [(0, "1970-01-11"), (16, "1970-01-11"), (5, "1970-01-10")] {
+            // The hour is three o'clock in the morning of January 11th in UTC, 11 o'clock at +08:00, 22 o'clock of the 10th at −05:00.
+            let span = Span::until(243, 7, 24, day_starts);
+            let last = span.starts().last().unwrap();
+            assert_eq!(span.labelled(last), format!("{called}T12:00:00Z"), "at {day_starts}");
         }
     }
 

@@ -13,7 +13,7 @@ use super::Control;
 use super::caller::UsageReader;
 use super::error::{Kind, Problem};
 use super::request::QueryOf;
-use super::usage_csv::csv;
+use super::usage_csv;
 use super::usage_record::{Dimensions, Selection, UsageRecord, sum};
 use crate::clock;
 use crate::meter::record::{Counters, Operation};
@@ -67,7 +67,8 @@ pub async fn records(
 ) -> Result<Response, Problem> {
     let write = match query.format {
         None | Some(Format::Ndjson) => ndjson,
-        Some(Format::Csv) => as_csv,
+        Some(Format::Csv) if query.cursor.is_none() => csv_from_its_head,
+        Some(Format::Csv) => more_csv,
         Some(Format::Cloudevents) => return Err(Kind::NotAcceptable.into()),
     };
     let selection = query.selection(reader)?;
@@ -132,6 +133,8 @@ impl Control {
     }
 }
 
+const CSV: &str = "text/csv; charset=utf-8";
+
 type Records = [(Dimensions, Counters)];
 
 fn written(
@@ -161,8 +164,13 @@ fn ndjson(page: &Records) -> (&'static str, Vec<u8>) {
     ("application/x-ndjson", body)
 }
 
-fn as_csv(page: &Records) -> (&'static str, Vec<u8>) {
-    ("text/csv; charset=utf-8", csv(page).into_bytes())
+/// So that the pages make one table when they are put together.
+fn csv_from_its_head(page: &Records) -> (&'static str, Vec<u8>) {
+    (CSV, (usage_csv::head() + &usage_csv::lines(page)).into_bytes())
+}
+
+fn more_csv(page: &Records) -> (&'static str, Vec<u8>) {
+    (CSV, usage_csv::lines(page).into_bytes())
 }
 
 /// RFC 3339 in UTC or with an offset.

@@ -5,14 +5,19 @@ use std::fmt::Write;
 use super::usage_record::Dimensions;
 use crate::meter::record::{Counters, Outcome};
 
-/// The records with their head. Nothing in them needs quotes: ids, names of ours, times and numbers.
-pub fn csv(records: &[(Dimensions, Counters)]) -> String {
-    let mut text = String::with_capacity((records.len() + 2) * 256);
-    text.push_str("window_start,window_end,final,account_id,cluster_id,operation,key_id");
+/// The names of the fields, as the first line of the first page.
+pub fn head() -> String {
+    let mut text = String::from("window_start,window_end,final,account_id,cluster_id,operation,key_id");
     for outcome in Outcome::ALL {
         let _infallible = write!(text, ",calls_{}", outcome.name());
     }
     text.push_str(",request_bytes,response_bytes,read_units,write_units,units_missing,interrupted\r\n");
+    text
+}
+
+/// A line for each record. Nothing in them needs quotes: ids, names of ours, times and numbers.
+pub fn lines(records: &[(Dimensions, Counters)]) -> String {
+    let mut text = String::with_capacity(records.len() * 256);
     for (dimensions, counters) in records {
         write_record(&mut text, dimensions, counters);
     }
@@ -46,7 +51,7 @@ mod tests {
         let of =
             |key_id| Dimensions { hour: Hour(492_777), account_id, cluster_id, operation: Operation::Query, key_id };
         let counters = Counters { outcomes: [3, 1, 0, 0, 0, 0], read_units: u64::MAX, ..Counters::default() };
-        let text = csv(&[(of(None), counters), (of(Some(KeyId([3; ID_BYTES]))), counters)]);
+        let text = head() + &lines(&[(of(None), counters), (of(Some(KeyId([3; ID_BYTES]))), counters)]);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
         assert!(lines.iter().all(|line| line.len() == 19), "{text}");
         let column = |name| lines[0].iter().position(|head| *head == name).unwrap();

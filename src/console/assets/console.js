@@ -71,6 +71,7 @@ function spend() {
 const clocks = {
   day: { dateStyle: 'medium' },
   minute: { dateStyle: 'medium', timeStyle: 'short' },
+  date: { month: 'short', day: 'numeric', timeZone: 'UTC' },
   hour: { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' },
 };
 
@@ -96,9 +97,9 @@ function writeTimes(within) {
   }
   for (const title of all('title[data-from]', within)) {
     const from = new Date(title.dataset.from);
-    const to = new Date(from.valueOf() + title.dataset.step * 3_600_000);
-    const hours = `${written(from, 'minute')} ${text('until_hour')} ${written(to, title.dataset.step === '1' ? 'hour' : 'minute')}`;
-    title.textContent = `${hours}: ${title.dataset.values}`;
+    const to = new Date(from.valueOf() + 3_600_000);
+    const hours = `${written(from, 'minute')} ${text('until_hour')} ${written(to, 'hour')}`;
+    title.textContent = `${title.dataset.step === '1' ? hours : written(from, 'date')}: ${title.dataset.values}`;
   }
 }
 

@@ -33,7 +33,7 @@ pub fn table(lang: Lang, entries: &Items<AuditEntry>, whole: bool, page: &str, l
                 caption .visually-hidden { (lang.nav_audit()) }
                 thead { tr {
                     th scope="col" { (lang.when()) } th scope="col" { (lang.what()) } th scope="col" { (lang.subject()) }
-                    th scope="col" { (lang.who()) } th scope="col" { (lang.from_where()) }
+                    th scope="col" { (lang.who()) } th scope="col" { (lang.origin()) }
                 } }
                 tbody { @for entry in &entries.items { (row(lang, entry, whole)) } }
             }
@@ -56,7 +56,7 @@ fn row(lang: Lang, entry: &AuditEntry, whole: bool) -> Markup {
                 @if whole { @if let Some(account) = &entry.account_id { span .hint.under { (account) } } }
             }
             td data-label=(lang.who()) { (lang.script_text(&entry.actor.kind).unwrap_or(&entry.actor.kind)) @if entry.actor.kind == "member" { span .hint.under { (entry.actor.id) } } }
-            td data-label=(lang.from_where()) { @if let Some(from) = &entry.actor.from { code { (from) } } @else { "—" } }
+            td data-label=(lang.origin()) { @if let Some(from) = &entry.actor.from { code { (from) } } @else { "—" } }
         }
     }
 }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::keys::named;
 use crate::clock;
 use crate::console::ask::Refused;
-use crate::console::chart::{Layer, bars};
+use crate::console::chart::{Layer, Measure, bars};
 use crate::console::elements::{bytes, count, escaped};
 use crate::console::facts::{Cluster, Items, Key, KeyList, Session};
 use crate::console::shell::{self, Place, Whose};
@@ -13,8 +13,10 @@ use crate::console::text::Lang;
 use crate::console::usage::{Record, Span, Sum, by, hour_of, instant};
 use crate::console::visit::Visit;
 
-/// A stretch of time that can be chosen: its name in the query, its buckets, and the hours of a bucket.
-const RANGES: [(&str, usize, i64, fn(Lang) -> &'static str); 5] = [
+/// A stretch of time that can be chosen: its name in the query, its buckets, the hours of a bucket, and what it is called.
+type Range = (&'static str, usize, i64, fn(Lang) -> &'static str);
+
+const RANGES: [Range; 5] = [
     ("24h", 24, 1, Lang::range_24h),
     ("3d", 72, 1, Lang::range_3d),
     ("7d", 7, 24, Lang::range_7d),
@@ -124,11 +126,11 @@ fn charts(lang: Lang, span: Span, records: &[Record]) -> Markup {
     ];
     html! {
         (patterns())
-        div .card { (bars(lang, lang.calls_by_outcome(), span, &outcomes, count)) }
-        div .card { (bars(lang, lang.calls_by_operation(), span, &operations(lang, span, records), count)) }
+        div .card { (bars(lang, lang.calls_by_outcome(), span, &outcomes, Measure::Count)) }
+        div .card { (bars(lang, lang.calls_by_operation(), span, &operations(lang, span, records), Measure::Count)) }
         div .columns {
-            div .card { (bars(lang, lang.units(), span, &units, count)) }
-            div .card { (bars(lang, lang.traffic(), span, &traffic, bytes)) }
+            div .card { (bars(lang, lang.units(), span, &units, Measure::Count)) }
+            div .card { (bars(lang, lang.traffic(), span, &traffic, Measure::Bytes)) }
         }
     }
 }
@@ -160,7 +162,7 @@ fn patterns() -> Markup {
         svg .patterns width="0" height="0" aria-hidden="true" focusable="false" { defs {
             @for (id, path) in [("hatch", "M-2 10L10 -2M-2 22L22 -2M10 22L22 10"), ("cross", "M0 0L20 20M20 0L0 20"), ("lines", "M0 5H20M0 15H20")] {
                 @for tone in ["refused", "failed", "write", "second", "third", "fourth"] {
-                    pattern id={ (id) "-" (tone) } width="20" height="20" patternUnits="userSpaceOnUse" {
+                    pattern id={ (id) "-" (tone) } width="64" height="88" viewBox="0 0 20 20" preserveAspectRatio="none" patternUnits="userSpaceOnUse" {
                         rect class={ "ground " (tone) } width="20" height="20" {} path class={ "ink " (tone) } d=(path) stroke-width="4" fill="none" {}
                     }
                 }

@@ -166,7 +166,7 @@ texts! {
     by_cluster: "By cluster", "按集群";
     no_calls: "No calls in this time.", "该时间段内没有调用。";
     as_table: "As a table", "以表格显示";
-    from: "From", "起始时间";
+    beginning: "From", "起始时间";
     provisional: "provisional", "暂定";
     provisional_text: "The last bar is provisional: its time is not over yet.", "最后一根柱为暂定数据：该时段尚未结束。";
     chart_label: "The numbers are in the table below.", "具体数值见下方表格。";
@@ -193,7 +193,7 @@ texts! {
     what: "What", "操作";
     subject: "Object", "对象";
     who: "Who", "操作者";
-    from_where: "From", "来源";
+    origin: "From", "来源";
     newest: "Newest", "最新";
     older: "Older", "更早";
 

@@ -136,6 +136,22 @@ impl Scene {
         ))
     }
 
+    /// What axe-core has to say of the page as it is now, but for what is minor or moderate.
+    #[track_caller]
+    fn is_accessible(&self, what: &str) {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let axe = std::fs::read_dir(root.join(".venv/lib")).into_iter().flatten().flatten();
+        let axe =
+            axe.map(|python| python.path().join("site-packages/axe_core_python/axe.min.js")).find(|file| file.exists());
+        let axe = axe.expect("axe-core is not there: run `make setup`");
+        self.browser.run(&std::fs::read_to_string(axe).unwrap());
+        let found = self.browser.run_async(
+            "axe.run().then((result) => result.violations.filter((one) => ['serious', 'critical'].includes(one.impact))\
+             .map((one) => `${one.id}: ${one.nodes.map((node) => node.html + ' ' + node.failureSummary).join(' | ')}`))",
+        );
+        assert_eq!(found, json!([]), "{what}");
+    }
+
     /// No error of a script, no violation of the policy, nothing that was not found. What the API refused is not among them.
     #[track_caller]
     fn has_no_complaints(&self) {

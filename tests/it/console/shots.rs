@@ -44,6 +44,7 @@ fn shoot(scene: &Scene, name: &str, prepare: &dyn Fn()) {
         scene.browser.resize(width, height);
         prepare();
         assert!(scene.browser.overflow() <= 0, "{name} is {} px too wide on a {look} screen", scene.browser.overflow());
+        scene.is_accessible(&format!("{name} {look}"));
         scene.browser.shoot(&folder().join(format!("{name}-{look}.png")));
     }
 }
