@@ -62,6 +62,7 @@ native:
 
 # The tests count system calls.
 tools:
+	$(call need,command -v redis-server,redis-server)
 	$(call need,command -v strace,strace)
 
 # The tests use the console as a person does. The font is for what they write in Chinese.

@@ -1,6 +1,7 @@
 //! The composition root: builds the parts of a node, runs them, drains them, and flushes what is left.
 
 pub mod keeping;
+mod reopening;
 pub mod restore;
 mod server;
 pub mod tls;

@@ -15,7 +15,29 @@ pub fn boot() -> BootTime {
 /// Now, by the wall clock.
 pub fn wall() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    let now = WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    #[cfg(test)]
+    let now = shifted::from(now);
+    now
+}
+
+/// A wall clock that a test moves, on its own thread only.
+#[cfg(test)]
+pub mod shifted {
+    use std::cell::Cell;
+
+    use crate::time::WallTime;
+
+    thread_local! { static BY_MS: Cell<i64> = const { Cell::new(0) }; }
+
+    /// So many milliseconds ahead of the real one, or behind it.
+    pub fn to(ms: i64) {
+        BY_MS.set(ms);
+    }
+
+    pub(super) fn from(now: WallTime) -> WallTime {
+        WallTime(now.0.saturating_add_signed(BY_MS.get()))
+    }
 }
 
 /// Milliseconds from the boot clock to the wall clock, as last compared by [`compare`].

@@ -12,8 +12,9 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 use crate::auth::keyring::Keyring;
 use crate::auth::lease::Lease;
 use crate::clock;
-use crate::principal::{Incarnation, StoreId};
-use crate::store::{FeedStore, LogTail, Push, Renew, Renewal, StoreError};
+use crate::mutant::Mutant;
+use crate::principal::{Incarnation, Revision, StoreId};
+use crate::store::{FeedStore, LogEntry, LogTail, Push, Renew, Renewal, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 /// A renewal at least this often, or 20 times per lease where that is more often.
@@ -52,6 +53,11 @@ impl Followed {
     fn is_current(&self, renewal: &Renewal) -> bool {
         self.keyring.epoch() == Some(renewal.epoch) && self.keyring.applied() >= renewal.revision
     }
+}
+
+/// Whether there is no gap between what is applied and these entries, or among them.
+fn goes_on_from(applied: Revision, entries: &[LogEntry]) -> bool {
+    entries.iter().zip(applied.0 + 1..).all(|(entry, wanted)| entry.revision.0 == wanted)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +164,7 @@ impl Follower {
             let sent = clock::boot();
             let renewal = tokio::time::timeout(PATIENCE, self.store.renew(self.renew_request()));
             let renewal = renewal.await.map_err(|_| FeedError::Slow)??;
+            let sent = if Mutant::LeaseFromReply.is_on() { clock::boot() } else { sent };
             let applied_more = self.apply(&renewal).await?;
             if !self.followed.is_current(&renewal) {
                 continue;
@@ -185,9 +192,15 @@ impl Follower {
             return Err(FeedError::OtherStore { found: renewal.store_id, expected: *store_id });
         }
         match &renewal.log {
-            LogTail::Entries(entries) if keyring.epoch() == Some(renewal.epoch) => {
+            LogTail::Entries(entries)
+                if keyring.epoch() == Some(renewal.epoch) && goes_on_from(keyring.applied(), entries) =>
+            {
                 keyring.apply(entries);
                 Ok(!entries.is_empty())
+            }
+            _ if Mutant::GapIgnored.is_on() && keyring.epoch() == Some(renewal.epoch) => {
+                keyring.skip_to(renewal.revision);
+                Ok(true)
             }
             _ => {
                 self.start_again(renewal).await?;
@@ -208,3 +221,6 @@ impl Follower {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,9 @@ pub mod key;
 pub mod limits;
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
 pub mod meter;
+pub mod mutant;
 pub mod principal;
+pub mod probe;
 pub mod store;
 pub mod telemetry;
 pub mod time;

@@ -8,8 +8,9 @@ use secrecy::ExposeSecret;
 use tokio::sync::watch;
 
 use super::AppError;
+use super::reopening::Reopening;
 use crate::config::secret::{self, Secret32};
-use crate::config::{Config, StoreKind};
+use crate::config::{Config, RedisConfig, StoreKind};
 use crate::control::rotation::{self, Renewal, RotationError};
 use crate::control::seal::Sealer;
 use crate::journal::replay::{self, AttachError};
@@ -18,8 +19,9 @@ use crate::key::Digester;
 use crate::store::embedded::{Embedded, Settings};
 use crate::store::intent::Submit;
 use crate::store::journaled::Journaled;
+use crate::store::redis::{RedisStore, Role, Settings as RedisSettings};
 use crate::store::rotation::{Fingerprint, Rotation, SecretsMark, Versions};
-use crate::store::upkeep::Upkeep;
+use crate::store::upkeep::{Kept, Upkeep};
 use crate::store::{Store, StoreError};
 
 /// The version of the sealing key, for whoever has to find the key of an old value one day.
@@ -47,10 +49,13 @@ pub struct Keeping {
 }
 
 struct ControlKeeping {
-    journaled: Arc<Journaled<Embedded>>,
+    upkeep: Arc<dyn Upkeep>,
+    rotation: Arc<dyn Rotation>,
     sealer: Sealer,
     /// A rotation that has to run.
     rotating: Option<SecretsMark>,
+    /// Looks after a store on another server.
+    _reopening: Option<Reopening>,
 }
 
 /// A renewal of secrets under way. Dropping it stops it; the next start goes on.
@@ -103,26 +108,50 @@ impl Keeping {
     /// Opens the store, and with a control plane its journal: both are of one store, what a crash left open is settled, and the
     /// secrets are those that the store was made with.
     pub fn open(config: &Config) -> Result<Self, AppError> {
-        let Secrets { digester, sealing, pepper } = Secrets::read(config)?;
-        let StoreKind::Embedded { path } = &config.store.kind;
+        let secrets = Secrets::read(config)?;
         let folder = journal_folder(config);
-        check_not_empty(path, &folder)?;
-        let embedded = Arc::new(Embedded::open(path, Settings::new(config.store.lease))?);
+        match &config.store.kind {
+            StoreKind::Embedded { path } => {
+                check_not_empty(path, &folder)?;
+                let store = Arc::new(Embedded::open(path, Settings::new(config.store.lease))?);
+                Self::with(store, secrets, &folder, |_, _| Ok(None))
+            }
+            StoreKind::Redis(at) => {
+                let store = Arc::new(RedisStore::open(redis_settings(config, at, &folder)?)?);
+                let looked_after = Arc::clone(&store);
+                Self::with(store, secrets, &folder, |folder, sealer| {
+                    Reopening::start(looked_after, folder, sealer.clone()).map(Some)
+                })
+            }
+        }
+    }
+
+    /// `look_after` is called once the journal is attached.
+    fn with<S: Kept + Store>(
+        store: Arc<S>,
+        secrets: Secrets,
+        folder: &Path,
+        look_after: impl FnOnce(&Path, &Sealer) -> Result<Option<Reopening>, AppError>,
+    ) -> Result<Self, AppError> {
+        let Secrets { digester, sealing, pepper } = secrets;
         let Some(Sealing { sealer, versions }) = sealing else {
-            return Ok(Self { store: embedded, digester, control: None });
+            return Ok(Self { store, digester, control: None });
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
         let (journal, rotating) = runtime.block_on(async {
-            replay::check_link(&folder, embedded.journal().await?)?;
-            let (journal, history) = Journal::open(&folder, &sealer, embedded.store_id())?;
-            replay::attach(&*embedded, &journal, history).await?;
+            replay::check_link(folder, store.journal().await?)?;
+            let (journal, history) = Journal::open(folder, &sealer, store.store_id())?;
+            replay::attach(&*store, &journal, history).await?;
             let given = SecretsMark { pepper, sealing: versions };
-            let rotating = rotation::begin(&*embedded, &given).await?;
+            let rotating = rotation::begin(&*store, &given).await?;
             Ok::<_, AppError>((journal, rotating))
         })?;
-        let journaled = Arc::new(Journaled::new(embedded, journal));
-        let store = Arc::clone(&journaled) as Arc<dyn Store>;
-        Ok(Self { store, digester, control: Some(ControlKeeping { journaled, sealer, rotating }) })
+        let reopening = look_after(folder, &sealer)?;
+        let rotation = Arc::clone(&store) as Arc<dyn Rotation>;
+        let journaled = Arc::new(Journaled::new(store, journal));
+        let upkeep = Arc::clone(&journaled) as Arc<dyn Upkeep>;
+        let control = ControlKeeping { upkeep, rotation, sealer, rotating, _reopening: reopening };
+        Ok(Self { store: journaled, digester, control: Some(control) })
     }
 
     pub fn sealer(&self) -> Result<&Sealer, AppError> {
@@ -133,7 +162,7 @@ impl Keeping {
     }
 
     pub fn upkeep(&self) -> Option<Arc<dyn Upkeep>> {
-        self.control.as_ref().map(|control| Arc::clone(&control.journaled) as Arc<dyn Upkeep>)
+        self.control.as_ref().map(|control| Arc::clone(&control.upkeep))
     }
 
     /// Where secrets were changed: makes everything anew that was made with those before, on a thread of its own.
@@ -143,7 +172,7 @@ impl Keeping {
         else {
             return Ok(None);
         };
-        let store = control.journaled.store_arc() as Arc<dyn Rotation>;
+        let store = Arc::clone(&control.rotation);
         let renewal = Renewal { store, digester: self.digester.clone(), sealer: control.sealer.clone() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
         let (stop, mut stopped) = watch::channel(false);
@@ -174,6 +203,19 @@ impl Drop for Renewing {
             let _ = thread.join();
         }
     }
+}
+
+/// How a node comes to its store on Redis.
+fn redis_settings(config: &Config, at: &RedisConfig, journal: &Path) -> Result<RedisSettings, AppError> {
+    let role = match &config.control {
+        Some(control) => {
+            let known = folder::names_in(journal)?.map(|names| names.store_id);
+            Role::Control { id: control.id.clone(), peers: control.peers.clone(), known }
+        }
+        None => Role::Gateway,
+    };
+    let settings = RedisSettings::new(&at.url.0, config.store.lease, role);
+    Ok(RedisSettings { replicas: at.replicas, ..settings })
 }
 
 /// A store that is gone must not be replaced by an empty one beside a journal that knows better.

@@ -33,7 +33,7 @@ pub struct Restored {
 /// The store keeps its id and opens another epoch; the file that was there stays beside it. A crash on the way leaves that file,
 /// or the new one, in its place.
 pub fn restore(config: &Config, from: &Path, without_journal: bool) -> Result<Restored, UpkeepError> {
-    let path = file_of(config);
+    let path = file_of(config)?;
     let settings = Settings::new(config.store.lease);
     if path.exists() {
         // One that is in use cannot be opened; a damaged one may well be what is to be replaced.

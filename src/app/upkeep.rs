@@ -33,6 +33,8 @@ pub enum UpkeepError {
     Backup { path: PathBuf, source: BackupError },
     #[error("{}: {source}", .path.display())]
     File { path: PathBuf, source: std::io::Error },
+    #[error("the store is on redis: ask a control plane that runs, with --control URL")]
+    NotAFile,
     #[error("there is no store at {}", .0.display())]
     NoStore(PathBuf),
     #[error(
@@ -68,20 +70,22 @@ impl UpkeepError {
     }
 }
 
-pub(super) fn file_of(config: &Config) -> &Path {
-    let StoreKind::Embedded { path } = &config.store.kind;
-    path
+pub(super) fn file_of(config: &Config) -> Result<&Path, UpkeepError> {
+    match &config.store.kind {
+        StoreKind::Embedded { path } => Ok(path),
+        StoreKind::Redis(_) => Err(UpkeepError::NotAFile),
+    }
 }
 
 /// Whether a node uses the store now.
 pub fn is_in_use(config: &Config) -> bool {
     // Opening would make a file that is not there.
-    file_of(config).exists() && matches!(open(config), Err(UpkeepError::Store(StoreError::Away(_))))
+    file_of(config).is_ok_and(Path::exists) && matches!(open(config), Err(UpkeepError::Store(StoreError::Away(_))))
 }
 
 /// Opens the store of a node that is stopped; one that is in use is an error.
 fn open(config: &Config) -> Result<Embedded, UpkeepError> {
-    let path = file_of(config);
+    let path = file_of(config)?;
     if !path.exists() {
         return Err(UpkeepError::NoStore(path.to_owned()));
     }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use crate::key::Digest;
+use crate::mutant::Mutant;
 use crate::principal::{Account, AccountId, AccountStatus, Cluster, ClusterId, Credential, Epoch, Revision};
 use crate::store::{Change, ClustersRead, Found, Loaded, LogEntry};
 use crate::time::BootTime;
@@ -157,9 +158,9 @@ impl Keyring {
     fn fill_key(&self, digest: Digest, credential: Credential, loaded: &Loaded) -> Fill {
         self.make_room();
         match self.keys.entry(digest) {
-            _ if self.is_behind(loaded) => Fill::Stale,
+            _ if self.is_behind(loaded) && !Mutant::FillOverTombstone.is_on() => Fill::Stale,
             Slot::Occupied(mut held) => {
-                if let Entry::Allow { .. } = held.get() {
+                if matches!(held.get(), Entry::Allow { .. }) || Mutant::FillOverTombstone.is_on() {
                     held.insert(Entry::Allow { credential, flagged: false });
                 }
                 Fill::Done
@@ -215,6 +216,11 @@ impl Keyring {
         }
         self.applied.fetch_max(last.revision.0, Ordering::SeqCst);
         self.forget_old_tombstones();
+    }
+
+    /// For [`Mutant::GapIgnored`]: as if everything up to this revision had been applied.
+    pub fn skip_to(&self, revision: Revision) {
+        self.applied.fetch_max(revision.0, Ordering::SeqCst);
     }
 
     fn change(&self, change: &Change, at: Revision) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::auth::keyring::{Keyring, Seen};
 use crate::auth::lease::{Lease, LeaseSnapshot};
 use crate::key::Digest;
+use crate::mutant::Mutant;
 use crate::principal::{AccountId, AccountStatus, Cluster, Credential, KeyId};
 use crate::time::{BootTime, WallTime};
 use crate::verdict::Denial;
@@ -63,9 +64,10 @@ pub fn glance(
     now: impl Fn() -> BootTime,
     cluster: impl FnOnce(&Keyring) -> Option<Arc<Cluster>>,
 ) -> Glance {
-    let lease = lease.snapshot();
+    let (after, lease) = (lease, lease.snapshot());
     let seen = keyring.look_up(digest, now);
     let cluster = cluster(keyring);
+    let lease = if Mutant::LeaseAfterLookup.is_on() { after.snapshot() } else { lease };
     Glance { lease, seen, cluster }
 }
 

@@ -36,7 +36,7 @@ pub struct Control {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("{0} is not a URL of a control plane; write it like http://127.0.0.1:8081")]
+    #[error("{0} is not a URL; write it like http://127.0.0.1:8081")]
     Url(String),
     #[error("{url} cannot be reached: {source}. Is it running? Name another one with --control or TOLLGATE_CONTROL")]
     Connect { url: String, source: io::Error },
@@ -97,20 +97,19 @@ impl Refused {
     }
 }
 
-/// Speaks to one control plane.
-pub struct Client {
+/// A server to speak HTTP/1.1 to, by its URL.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
     url: String,
     host: String,
     tls: bool,
     port: u16,
-    token: Option<SecretString>,
-    runtime: Runtime,
 }
 
-impl Client {
-    fn new(control: &Control) -> Result<Self, ClientError> {
-        let wrong = || ClientError::Url(control.control.clone());
-        let url = control.control.trim_end_matches('/').to_owned();
+impl Endpoint {
+    pub fn parse(url: &str) -> Result<Self, ClientError> {
+        let wrong = || ClientError::Url(url.to_owned());
+        let url = url.trim_end_matches('/').to_owned();
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let tls = match uri.scheme_str() {
             Some("http") => false,
@@ -119,8 +118,67 @@ impl Client {
         };
         let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Self { url, host, tls, port })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn authority(&self) -> &str {
+        self.url.split_once("://").map_or("", |(_, authority)| authority)
+    }
+
+    /// A new connection, served by the runtime it is opened on.
+    pub async fn open(&self) -> Result<http1::SendRequest<Full<Bytes>>, ClientError> {
+        if self.tls {
+            self.handshake(self.connect_tls().await?).await
+        } else {
+            self.handshake(self.connect().await?).await
+        }
+    }
+
+    /// For `map_err`: what broke.
+    pub fn broken(&self, source: hyper::Error) -> ClientError {
+        ClientError::Broken { url: self.url.clone(), source }
+    }
+
+    async fn connect(&self) -> Result<TcpStream, ClientError> {
+        let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
+        connected.map_err(|source| ClientError::Connect { url: self.url.clone(), source })
+    }
+
+    async fn connect_tls(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ClientError> {
+        let mut config = (*tls::client()).clone();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let name = ServerName::try_from(self.host.clone()).map_err(|_| ClientError::Url(self.url.clone()))?;
+        let shaken = TlsConnector::from(Arc::new(config)).connect(name, self.connect().await?).await;
+        shaken.map_err(|source| ClientError::Connect { url: self.url.clone(), source })
+    }
+
+    async fn handshake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+    ) -> Result<http1::SendRequest<Full<Bytes>>, ClientError> {
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|source| self.broken(source))?;
+        // What ends it is seen by the calls on it.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+/// Speaks to one control plane.
+pub struct Client {
+    at: Endpoint,
+    token: Option<SecretString>,
+    runtime: Runtime,
+}
+
+impl Client {
+    fn new(control: &Control) -> Result<Self, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { url, host, tls, port, token: None, runtime })
+        Ok(Self { at: Endpoint::parse(&control.control)?, token: None, runtime })
     }
 
     /// With the operator's token, or whichever is in `TOLLGATE_TOKEN`.
@@ -131,6 +189,11 @@ impl Client {
 
     pub fn as_operator(control: &Control, token: SecretString) -> Result<Self, ClientError> {
         Ok(Self { token: Some(token), ..Self::new(control)? })
+    }
+
+    /// With no token at all.
+    pub fn anonymous(control: &Control) -> Result<Self, ClientError> {
+        Self::new(control)
     }
 
     /// Runs `work` as a user: with the session in `TOLLGATE_TOKEN`, or in one that is opened for it and ended behind it.
@@ -214,12 +277,8 @@ impl Client {
     ) -> Result<HeaderMap, ClientError> {
         let request = self.request(method, path, body, grant)?;
         self.runtime.block_on(async {
-            let response = if self.tls {
-                self.exchange(self.connect_tls().await?, request).await?
-            } else {
-                self.exchange(self.connect().await?, request).await?
-            };
-            self.read(response, to).await
+            let sent = self.at.open().await?.send_request(request).await;
+            self.read(sent.map_err(|source| self.at.broken(source))?, to).await
         })
     }
 
@@ -230,8 +289,7 @@ impl Client {
         body: Option<&Value>,
         grant: Option<&str>,
     ) -> Result<Request<Full<Bytes>>, ClientError> {
-        let authority = self.url.split_once("://").map_or("", |(_, authority)| authority);
-        let mut request = Request::builder().method(method).uri(path).header(HOST, authority);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, self.at.authority());
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose_secret()));
         }
@@ -245,32 +303,8 @@ impl Client {
         Ok(request.body(Full::new(body))?)
     }
 
-    async fn connect(&self) -> Result<TcpStream, ClientError> {
-        let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
-        connected.map_err(|source| ClientError::Connect { url: self.url.clone(), source })
-    }
-
-    async fn connect_tls(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ClientError> {
-        let mut config = (*tls::client()).clone();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let name = ServerName::try_from(self.host.clone()).map_err(|_| ClientError::Url(self.url.clone()))?;
-        let shaken = TlsConnector::from(Arc::new(config)).connect(name, self.connect().await?).await;
-        shaken.map_err(|source| ClientError::Connect { url: self.url.clone(), source })
-    }
-
-    async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-        &self,
-        stream: S,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, ClientError> {
-        let broken = |source| ClientError::Broken { url: self.url.clone(), source };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        tokio::spawn(connection);
-        sender.send_request(request).await.map_err(broken)
-    }
-
     async fn read(&self, response: Response<Incoming>, to: &mut dyn Write) -> Result<HeaderMap, ClientError> {
-        let broken = |source| ClientError::Broken { url: self.url.clone(), source };
+        let broken = |source| self.at.broken(source);
         let (head, mut body) = response.into_parts();
         if !head.status.is_success() {
             let body = body.collect().await.map_err(broken)?.to_bytes();

@@ -1,9 +1,10 @@
 //! The command line: what was asked for, who does it, and what a failure says and exits with.
 
 mod account;
-mod client;
+pub(crate) mod client;
 mod cluster;
 mod key;
+mod probe;
 mod prompt;
 mod read;
 mod store;
@@ -23,6 +24,7 @@ use self::account::{Account, Member};
 use self::client::{ClientError, Control};
 use self::cluster::Cluster;
 use self::key::Key;
+use self::probe::{Probe, ProbeError};
 use self::read::{Audit, Gateway, Session, Usage};
 use self::store::{Backup, Store};
 use crate::app::upkeep::UpkeepError;
@@ -80,8 +82,11 @@ enum Command {
     /// Look after the store itself.
     #[command(subcommand)]
     Store(Store),
+    Probe(Probe),
     /// Print the completions for a shell: source <(tollgate completions bash)
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        shell: clap_complete::Shell,
+    },
 }
 
 /// A command for a control plane.
@@ -138,6 +143,8 @@ enum CliError {
     Output(#[from] io::Error),
     #[error("{0}")]
     Client(#[from] ClientError),
+    #[error("{0}")]
+    Probe(#[from] ProbeError),
     #[error("{0}")]
     Upkeep(#[from] UpkeepError),
     #[error(
@@ -197,6 +204,7 @@ fn execute(command: Command) -> Result<(), CliError> {
         Command::Session(Remote { control, command }) => say(&command.run(&control)?),
         Command::Backup(backup) => say(&backup.run()?),
         Command::Store(store) => say(&store.run()?),
+        Command::Probe(probe) => say(&probe.run()?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut io::stdout().lock());
             Ok(())

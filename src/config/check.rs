@@ -116,9 +116,12 @@ fn secrets(config: &Config, found: &mut Found) {
 
 /// Files are made where they are missing, and so is the last folder of a path; a missing folder above it is a mistake.
 fn folders(config: &Config, found: &mut Found) {
-    let StoreKind::Embedded { path } = &config.store.kind;
+    let path = match &config.store.kind {
+        StoreKind::Embedded { path } => Some(path),
+        StoreKind::Redis(_) => None,
+    };
     let slab = config.meter.slab_dir.as_ref();
-    let places = [(&s::STORE_PATH.0, Some(path)), (&s::METER_DIR.0, Some(&config.meter.dir)), (&s::SLAB_DIR.0, slab)];
+    let places = [(&s::STORE_PATH.0, path), (&s::METER_DIR.0, Some(&config.meter.dir)), (&s::SLAB_DIR.0, slab)];
     for (row, place) in places {
         let Some(parent) = place.and_then(|place| place.parent()) else {
             continue;

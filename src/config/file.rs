@@ -10,8 +10,8 @@ use super::mistakes::{Found, Mistake, Mistakes};
 use super::settings::{self as s, Defaulted, Optional, Row};
 use super::written::{Form, Name, StoreName, Wrong};
 use super::{
-    Config, ControlConfig, GatewayConfig, HealthConfig, KeysConfig, LimitsConfig, MeterConfig, SecretsConfig,
-    StoreConfig, StoreKind, TlsConfig, check, unknown,
+    Config, ControlConfig, GatewayConfig, HealthConfig, KeysConfig, LimitsConfig, MeterConfig, RedisConfig,
+    SecretsConfig, StoreConfig, StoreKind, TlsConfig, check, unknown,
 };
 
 impl Config {
@@ -226,12 +226,19 @@ fn control(read: &mut Reader<'_>) -> ControlConfig {
 }
 
 fn store(read: &mut Reader<'_>) -> StoreConfig {
-    if read.get(&s::STORE_KIND) == StoreName::Redis {
-        let text = "the store kind \"redis\" is not available in this version; write kind = \"embedded\", for one process \
-                    that is gateway and control plane";
-        read.found.note(s::STORE_KIND.0.path, text);
-    }
-    StoreConfig { kind: StoreKind::Embedded { path: read.path(&s::STORE_PATH) }, lease: read.get(&s::LEASE) }
+    let (lease, path) = (read.get(&s::LEASE), read.path(&s::STORE_PATH));
+    let (url, replicas) = (read.find(&s::STORE_URL), read.get(&s::STORE_REPLICAS));
+    let kind = match (read.get(&s::STORE_KIND), url) {
+        (StoreName::Embedded, _) => StoreKind::Embedded { path },
+        (StoreName::Redis, Some(url)) => StoreKind::Redis(RedisConfig { url, replicas }),
+        (StoreName::Redis, None) => {
+            let row = s::STORE_URL.0;
+            let example = row.written.text();
+            read.found.note(row.path, format!("is missing: the store is on redis; add a line like url = {example}"));
+            StoreKind::Embedded { path }
+        }
+    };
+    StoreConfig { kind, lease }
 }
 
 fn keys(read: &mut Reader<'_>) -> KeysConfig {

@@ -10,6 +10,7 @@ pub mod settings;
 mod unknown;
 pub mod written;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -140,6 +141,24 @@ pub struct StoreConfig {
 #[derive(Clone, Debug)]
 pub enum StoreKind {
     Embedded { path: PathBuf },
+    Redis(RedisConfig),
+}
+
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    pub url: RedisUrl,
+    /// Replicas that must have a change before it is answered.
+    pub replicas: usize,
+}
+
+/// Where Redis is, perhaps with a password. Never printed.
+#[derive(Clone, PartialEq, Eq, PartialOrd)]
+pub struct RedisUrl(pub String);
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedisUrl(…)")
+    }
 }
 
 #[derive(Clone, Debug)]

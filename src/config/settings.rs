@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::HttpDenials;
 use super::written::{Name, Size, StoreName, UtcOffset};
+use super::{HttpDenials, RedisUrl};
 
 /// One line of the table, without its type.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +59,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
 
 /// Keys of other versions, each with what to say to the one who writes it.
 pub const RESERVED: &[(&str, &str)] = &[
-    ("store.url", "belongs to the store kind \"redis\", which is not available in this version; remove it"),
-    ("store.sentinel", "belongs to the store kind \"redis\", which is not available in this version; remove it"),
+    ("store.sentinel", "Redis with sentinels is not available in this version; name the master in url, and remove it"),
     ("meter.ledger_url", "a ledger apart from the store is not available in this version; remove it"),
 ];
 
@@ -190,10 +189,14 @@ settings! {
     /// An address of its own for health and metrics. The control listener where left out; needed without [control].
     HEALTH_LISTEN: SocketAddr = "health.listen", example "127.0.0.1:9091";
 
-    /// The kind of store: "embedded", one file and one process.
+    /// The kind of store: "embedded", one file and one process; or "redis", which many gateways and control planes share.
     STORE_KIND: StoreName = "store.kind", default "embedded";
     /// The file of the embedded store.
     STORE_PATH: PathBuf = "store.path", default "tollgate.redb";
+    /// Where Redis is, for kind = "redis": redis://user:password@host:port/database, or rediss:// for TLS.
+    STORE_URL: RedisUrl = "store.url", example "redis://127.0.0.1:6379";
+    /// Replicas of Redis that must have a change before it is answered as done. 0: the master is enough.
+    STORE_REPLICAS: usize = "store.replicas", default 0 from 0 to 16;
     /// How long a gateway cut off from the store goes on serving known keys, and how long a delete waits for a silent gateway at most.
     LEASE: Duration = "store.lease", default "5s" from "1s" to "60s";
 

@@ -101,9 +101,10 @@ mod tests {
     #[test]
     fn a_key_of_another_version_is_known_as_such() {
         assert!(
-            found("[store]\nurl = 'redis://user:secret@host'")[0].starts_with("store.url: belongs to the store kind")
+            found("[store]\nsentinel = 'redis://user:secret@host'")[0]
+                .starts_with("store.sentinel: Redis with sentinels")
         );
-        assert!(!found("[store]\nurl = 'redis://user:secret@host'")[0].contains("secret"));
+        assert!(!found("[store]\nsentinel = 'redis://user:secret@host'")[0].contains("secret"));
     }
 
     #[test]

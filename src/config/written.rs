@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Value;
 
-use super::HttpDenials;
+use super::{HttpDenials, RedisUrl};
 
 /// A value that is not what its key asks for.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct UtcOffset(pub i32);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(pub String);
 
-/// The kinds of store that can be named. Not each is available in each version.
+/// The kinds of store that can be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StoreName {
     Embedded,
@@ -83,18 +83,21 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
 
 impl Form for Duration {
     fn read(value: &Value) -> Result<Self, Wrong> {
-        text(value, "a duration", |text| {
-            let (number, unit) = split_unit(text)?;
-            let millis = match unit {
-                "ms" => 1,
-                "s" => 1000,
-                "m" => 60_000,
-                "h" => 3_600_000,
-                _ => return None,
-            };
-            number.checked_mul(millis).map(Self::from_millis)
-        })
+        text(value, "a duration", duration)
     }
+}
+
+/// A duration as it is written: `250ms`, `5s`, `2m`, `1h`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = split_unit(text)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
 }
 
 impl Form for Size {
@@ -181,6 +184,16 @@ impl Form for StoreName {
             "redis" => Some(Self::Redis),
             _ => None,
         })
+    }
+}
+
+/// It may hold a password, so a wrong one is not quoted.
+impl Form for RedisUrl {
+    fn read(value: &Value) -> Result<Self, Wrong> {
+        let host = |url: &str| url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://")).map(str::len);
+        let read = value.as_str().filter(|url| host(url).is_some_and(|length| length > 0));
+        let wrong = || Wrong { at: None, got: "\"…\"".to_owned(), wanted: "an address like redis://host:port" };
+        read.map(|url| Self(url.to_owned())).ok_or_else(wrong)
     }
 }
 

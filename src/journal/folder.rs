@@ -29,7 +29,7 @@ const HEAD_BYTES: usize = 8 + 4 * 8 + 4;
 /// The folder of a journal, locked for this process until dropped.
 pub struct Folder {
     pub path: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// Whose journal it is.
@@ -64,10 +64,15 @@ impl Folder {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&name);
         let lock = lock.map_err(JournalError::io(&name))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: Some(lock) }),
             Err(TryLockError::WouldBlock) => Err(JournalError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(JournalError::Io { path: name, source }),
         }
+    }
+
+    /// Without the lock, for reading what this process writes.
+    pub fn beside(path: &Path) -> Self {
+        Self { path: path.to_owned(), _lock: None }
     }
 
     pub fn segment(&self, number: u64) -> PathBuf {

@@ -72,11 +72,19 @@ fn audit_after(known: Option<AuditHead>, entry: &Entry) -> Option<AuditHead> {
 
 /// Reads all of a journal that nobody else uses.
 pub fn read_whole(path: &Path, sealer: &Sealer) -> Result<Whole, JournalError> {
-    let folder = Folder::lock(path)?;
+    whole(&Folder::lock(path)?, sealer)
+}
+
+/// Reads all of a journal that this process is writing: what is being written now may be there or not.
+pub fn read_beside(path: &Path, sealer: &Sealer) -> Result<Whole, JournalError> {
+    whole(&Folder::beside(path), sealer)
+}
+
+fn whole(folder: &Folder, sealer: &Sealer) -> Result<Whole, JournalError> {
     let (names, framing) = folder.key(sealer)?;
     let (mut open, mut done): (BTreeMap<u64, Intent>, Vec<(Noted, Intent)>) = Default::default();
     let mut audit = None;
-    let tail = contents::read(&folder, names, &framing, |entry| {
+    let tail = contents::read(folder, names, &framing, |entry| {
         audit = audit_after(audit, &entry);
         match entry {
             Entry::Intent(intent) => drop(open.insert(intent.no, intent)),

@@ -5,11 +5,13 @@
 //! secrets in it are sealed, passwords hashed, as they are in the store.
 
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::StoreError;
+use super::rules::rows::{Rows, Span};
 use crate::principal::{Epoch, JournalId, Revision, StoreId};
 use crate::time::WallTime;
 
@@ -89,6 +91,17 @@ impl<W: Write> BackupWriter<W> {
 
     pub fn table(&mut self, name: &str) -> Result<(), BackupError> {
         self.part(b"T", name.as_bytes())
+    }
+
+    /// Every row of a table.
+    pub fn copy(&mut self, rows: &dyn Rows, table: &str) -> Result<(), BackupError> {
+        self.table(table)?;
+        let mut failed = None;
+        rows.scan(table, Span::all(), &mut |key, value| {
+            failed = self.row(key, value).err();
+            Ok(if failed.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        failed.map_or(Ok(()), Err)
     }
 
     pub fn row(&mut self, key: &[u8], value: &[u8]) -> Result<(), BackupError> {

@@ -7,10 +7,13 @@ pub mod confirm;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod embedded;
+pub mod gateways;
 pub mod intent;
 pub mod journaled;
 pub mod records;
+pub mod redis;
 pub mod rotation;
+pub mod rules;
 pub mod upkeep;
 pub mod users;
 

@@ -6,8 +6,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use super::backup::{BackupError, BackupHeader};
+use super::backup::{BackupError, BackupHeader, SettledJournal};
+use super::journaled::Journaled;
 use super::rotation::SecretsMark;
+use super::rules::{Backend, status};
 use crate::journal::retention::VerifiedBackup;
 use crate::principal::{Epoch, JournalId, Revision, StoreId};
 use crate::time::WallTime;
@@ -38,9 +40,44 @@ pub struct JournalStatus {
     pub verified_backups: Vec<VerifiedBackup>,
 }
 
+/// A store that can be copied as a whole.
+pub trait Kept: Backend {
+    /// Writes everything as it is at one instant. It blocks. `journal` was asked before, so that it says no more than is in here.
+    fn copy(
+        &self,
+        journal: SettledJournal,
+        now: WallTime,
+        to: Box<dyn Write + Send>,
+    ) -> Result<BackupHeader, BackupError>;
+}
+
 #[async_trait]
 pub trait Upkeep: Send + Sync {
     async fn status(&self) -> Result<StoreStatus, StoreError>;
     /// Writes everything as it is at one instant.
     async fn back_up(&self, now: WallTime, to: Box<dyn Write + Send>) -> Result<BackupHeader, BackupError>;
+}
+
+#[async_trait]
+impl<S: Kept> Upkeep for Journaled<S> {
+    async fn status(&self) -> Result<StoreStatus, StoreError> {
+        let journal = self.journal();
+        let verified_backups = journal.verified_backups().map_err(|error| StoreError::Away(error.to_string()))?;
+        let found = JournalStatus {
+            journal_id: journal.id(),
+            first: journal.first_intent(),
+            last: journal.last_intent(),
+            settled: journal.settled(),
+            verified_backups,
+        };
+        Ok(StoreStatus { journal: Some(found), ..self.store().read(status).await? })
+    }
+
+    async fn back_up(&self, now: WallTime, to: Box<dyn Write + Send>) -> Result<BackupHeader, BackupError> {
+        // Asked before the copy is begun: what is settled by then is in it.
+        let journal = SettledJournal { journal_id: self.journal().id(), settled: self.journal().settled() };
+        let store = self.store_arc();
+        let copied = tokio::task::spawn_blocking(move || store.copy(journal, now, to)).await;
+        copied.map_err(|error| StoreError::Away(format!("the backup ended early: {error}")))?
+    }
 }

@@ -85,11 +85,12 @@ fn a_node_without_a_role_is_a_mistake() {
 }
 
 #[test]
-fn redis_is_known_but_not_available() {
-    let line = mistake("[gateway]\n[control]\n[store]\nkind = \"redis\"\n", "store.kind");
-    assert!(line.contains("not available in this version"), "{line}");
-    let line = mistake("[control]\n[store]\nurl = \"redis://user:hunter2@127.0.0.1\"\n", "store.url");
-    assert!(line.contains("not available in this version") && !line.contains("hunter2"), "{line}");
+fn a_store_on_redis_needs_an_address_which_is_never_quoted() {
+    let line = mistake("[gateway]\n[control]\n[store]\nkind = \"redis\"\n", "store.url");
+    assert!(line.contains("is missing") && line.contains("redis://127.0.0.1:6379"), "{line}");
+    let wrong = "[control]\n[store]\nkind = \"redis\"\nurl = \"http://user:hunter2@127.0.0.1\"\n";
+    let line = mistake(wrong, "store.url");
+    assert!(line.contains("redis://host:port") && !line.contains("hunter2"), "{line}");
 }
 
 #[test]

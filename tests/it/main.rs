@@ -22,6 +22,8 @@ mod harness;
 mod journal;
 mod kept;
 mod kill;
+mod many;
+mod probe;
 mod revoke;
 mod rotation;
 mod sdk;

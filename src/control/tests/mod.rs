@@ -5,6 +5,7 @@ mod document;
 mod hostile;
 mod keys;
 mod listener;
+mod model;
 mod own;
 mod racing;
 mod usage;
@@ -48,7 +49,22 @@ struct World {
     store: Arc<Journaled<Embedded>>,
     operator: String,
     billing: String,
-    _folder: TempDir,
+    ground: Ground,
+}
+
+/// What outlives a control plane: its files and secrets.
+struct Ground {
+    folder: TempDir,
+    sealing: Secret32,
+    operator: Token,
+    billing: Token,
+}
+
+impl Ground {
+    fn new(folder: TempDir) -> Self {
+        let sealing = Secret32::init_with_mut(|key: &mut [u8; 32]| getrandom::fill(key).unwrap());
+        Self { folder, sealing, operator: Token::random(OPERATOR).unwrap(), billing: Token::random(OPERATOR).unwrap() }
+    }
 }
 
 /// An account with its root signed in.
@@ -94,12 +110,15 @@ impl World {
     }
 
     fn with(keys: KeysConfig) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let sealer = Sealer::new(1, &Secret32::init_with_mut(|key: &mut [u8; 32]| getrandom::fill(key).unwrap()));
+        Self::open(Ground::new(tempfile::tempdir().unwrap()), keys)
+    }
+
+    fn open(ground: Ground, keys: KeysConfig) -> Self {
+        let Ground { folder, sealing, operator, billing } = &ground;
+        let sealer = Sealer::new(1, sealing);
         let embedded = Embedded::open(&folder.path().join("store"), Settings::new(LEASE)).unwrap();
         let (journal, _) = Journal::open(&folder.path().join("journal"), &sealer, embedded.store_id()).unwrap();
         let store = Arc::new(Journaled::new(Arc::new(embedded), journal));
-        let (operator, billing) = (Token::random(OPERATOR).unwrap(), Token::random(OPERATOR).unwrap());
         let parts = ControlParts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             digester: Digester::new(&[7; 32]),
@@ -121,7 +140,16 @@ impl World {
         let control = Control::new(parts).unwrap();
         let router = router(Arc::clone(&control), health::routes(health));
         let (operator, billing) = (operator.expose().to_owned(), billing.expose().to_owned());
-        Self { router, control, store, operator, billing, _folder: folder }
+        Self { router, control, store, operator, billing, ground }
+    }
+
+    /// The control plane ends and starts again with what it left.
+    fn restart(self, keys: KeysConfig) -> Self {
+        let Self { router, control, store, ground, .. } = self;
+        drop((router, control));
+        // The file and the journal open again only once the last handle is gone.
+        drop(Arc::into_inner(store).unwrap());
+        Self::open(ground, keys)
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -4,6 +4,7 @@ mod accounts;
 mod feed;
 mod keys;
 mod ledger;
+mod model;
 mod scene;
 mod users;
 
@@ -11,6 +12,7 @@ pub use self::accounts::*;
 pub use self::feed::*;
 pub use self::keys::*;
 pub use self::ledger::*;
+pub use self::model::*;
 pub use self::scene::*;
 pub use self::users::*;
 

@@ -6,12 +6,15 @@ use std::path::Path;
 
 use redb::{Database, ReadableDatabase};
 
-use super::rows::{Raw, Rows, Snapshot, Span, broken};
-use super::tables::{COMMITS, IDENTITY, Identity, META_IDENTITY, META_NUMBERS, NAMES, SCHEMA, SCHEMA_VERSION};
-use super::{Embedded, feed, open_database};
+use super::rows::{Raw, Snapshot, broken};
+use super::{Embedded, open_database};
 use crate::principal::Epoch;
 use crate::store::StoreError;
 use crate::store::backup::{BackupError, BackupHeader, BackupReader, BackupWriter, Record, SettledJournal};
+use crate::store::rules::feed;
+use crate::store::rules::tables::{
+    COMMITS, IDENTITY, Identity, META_IDENTITY, META_NUMBERS, NAMES, SCHEMA, SCHEMA_VERSION,
+};
 use crate::time::WallTime;
 
 /// Rows of a restore in one transaction.
@@ -32,7 +35,7 @@ impl Embedded {
         let header = BackupHeader { store_id, epoch, schema, revision, taken_at: now, journal };
         let mut writer = BackupWriter::begin(to, &header)?;
         for table in NAMES {
-            copy_table(&rows, table, &mut writer)?;
+            writer.copy(&rows, table)?;
         }
         writer.finish()?;
         Ok(header)
@@ -51,22 +54,11 @@ impl Embedded {
         let identity = META_IDENTITY.get_promised(&rows, IDENTITY)?;
         let known = META_NUMBERS.get(&rows, COMMITS)?.unwrap_or_default();
         super::at_once(&database, |tx| {
-            tx.make_tables()?;
             tx.put(&META_NUMBERS, COMMITS, &known.max(commits))?;
             tx.put(&META_IDENTITY, IDENTITY, &Identity { epoch, ..identity })
         })?;
         Ok(())
     }
-}
-
-fn copy_table<W: Write>(rows: &Snapshot, table: &str, writer: &mut BackupWriter<W>) -> Result<(), BackupError> {
-    writer.table(table)?;
-    let mut failed = None;
-    rows.scan(table, Span::all(), &mut |key, value| {
-        failed = writer.row(key, value).err();
-        Ok(if failed.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-    })?;
-    failed.map_or(Ok(()), Err)
 }
 
 /// One transaction of rows; break at the end of the backup.

@@ -1,21 +1,8 @@
 //! The embedded store: one file, one process. Reads take a snapshot and never wait for the writer; changes go through [`writer`].
 
-mod accounts;
-mod audit;
 mod backup;
-mod clusters;
-mod control;
-mod feed;
-mod gateways;
-mod keys;
-mod ledger;
-mod rotation;
 mod rows;
-mod sessions;
-mod submit;
-mod tables;
 mod upkeep;
-mod users;
 mod writer;
 
 use std::fs::{File, OpenOptions};
@@ -28,12 +15,18 @@ use async_trait::async_trait;
 use redb::{Database, ReadableDatabase, TableHandle};
 use tokio::sync::broadcast;
 
-use self::gateways::Gateways;
-use self::ledger::Totals;
-use self::rows::{Snapshot, broken, is_absent};
-use self::tables::{IDENTITY, Identity, META_IDENTITY, META_NUMBERS, NAMES, REVISION, SCHEMA, SCHEMA_VERSION};
+use self::rows::{Raw, Snapshot, broken, is_absent};
 use self::writer::{Outlets, Writer, at_once};
+use super::confirm::{Confirmation, GatewayState};
+use super::gateways::Gateways;
+use super::rules::ledger::{self, Totals};
+use super::rules::rows::Rows;
+use super::rules::tables::{
+    IDENTITY, Identity, JOURNAL, META_IDENTITY, META_NUMBERS, NAMES, REVISION, SCHEMA, SCHEMA_VERSION,
+};
+use super::rules::{Backend, Changes, feed};
 use super::{ClustersRead, FeedStore, Ledger, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal};
+use crate::clock;
 use crate::key::Digest;
 use crate::meter::record::{Flush, LedgerLine};
 use crate::principal::{Epoch, Incarnation, Revision, StoreId};
@@ -78,7 +71,8 @@ impl Embedded {
         let identity = prepare(&database, settings.lease)?;
         let snapshot = snapshot_of(&database)?;
         let totals = Arc::new(Totals::read(&snapshot)?);
-        let gateways = Arc::new(Gateways::new(identity.epoch, settings.lease, feed::revision(&snapshot)?));
+        let gateways =
+            Arc::new(Gateways::new(identity.epoch, settings.lease, feed::revision(&snapshot)?, clock::boot()));
         let outlets = Outlets { gateways: Arc::clone(&gateways), totals: Arc::clone(&totals) };
         let writer = Writer::start(Arc::clone(&database), settings.log_keep.max(1), outlets)?;
         Ok(Self { identity, writer, database, gateways, totals })
@@ -91,17 +85,6 @@ impl Embedded {
     /// The store as it is now. A read of single rows is done in microseconds and stays on the thread of its caller.
     fn snapshot(&self) -> Result<Snapshot, StoreError> {
         snapshot_of(&self.database)
-    }
-
-    /// Reads that may visit many rows leave the async threads alone.
-    async fn read_long<T, F>(&self, read: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Snapshot) -> Result<T, StoreError> + Send + 'static,
-    {
-        let snapshot = self.snapshot()?;
-        let ended = tokio::task::spawn_blocking(move || read(&snapshot)).await;
-        ended.map_err(|error| StoreError::Away(format!("a read ended early: {error}")))?
     }
 }
 
@@ -153,13 +136,13 @@ fn prepare(database: &Database, lease: Duration) -> Result<Identity, StoreError>
 /// A file of an earlier program lacks the tables that came after it.
 fn complete(database: &Database) -> Result<(), StoreError> {
     let there = database.begin_read().map_err(broken)?.list_tables().map_err(broken)?.count();
-    if there >= NAMES.len() { Ok(()) } else { at_once(database, |tx| tx.make_tables()) }
+    if there >= NAMES.len() { Ok(()) } else { at_once(database, |_| Ok(())) }
 }
 
 /// Absent in a new file. A file with tables but without a version is not one of ours.
 fn schema_of(database: &Database) -> Result<Option<u64>, StoreError> {
     let snapshot = database.begin_read().map_err(broken)?;
-    match snapshot.open_table(META_NUMBERS.raw()) {
+    match snapshot.open_table(Raw::new(META_NUMBERS.name)) {
         Ok(_) => META_NUMBERS.get_promised(&Snapshot(snapshot), SCHEMA).map(Some),
         Err(error) if is_absent(&error) => {
             let foreign = snapshot.list_tables().map_err(broken)?.next();
@@ -177,11 +160,54 @@ fn set_up(database: &Database) -> Result<(), StoreError> {
     let identity =
         Identity { store_id: StoreId::random().map_err(no_ids)?, epoch: Epoch::random().map_err(no_ids)?, lease_ms: 0 };
     at_once(database, |tx| {
-        tx.make_tables()?;
         tx.put(&META_NUMBERS, SCHEMA, &SCHEMA_VERSION)?;
         tx.put(&META_NUMBERS, REVISION, &0)?;
         tx.put(&META_IDENTITY, IDENTITY, &identity)
     })
+}
+
+impl Backend for Embedded {
+    async fn write<T, E, F>(&self, change: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: Fn(&mut dyn Changes) -> Result<T, E> + Send + 'static,
+    {
+        self.writer.write(change).await
+    }
+
+    async fn read<T, E, F>(&self, read: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: Fn(&dyn Rows) -> Result<T, E> + Send + 'static,
+    {
+        read(&self.snapshot()?)
+    }
+
+    /// Leaves the async threads alone.
+    async fn read_long<T, E, F>(&self, read: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: Fn(&dyn Rows) -> Result<T, E> + Send + 'static,
+    {
+        let snapshot = self.snapshot()?;
+        let ended = tokio::task::spawn_blocking(move || read(&snapshot)).await;
+        ended.map_err(|error| StoreError::Away(format!("a read ended early: {error}")))?
+    }
+
+    async fn confirm(&self, revision: Revision, wait: Duration) -> Result<Confirmation, StoreError> {
+        Ok(self.gateways.confirm(revision, wait).await)
+    }
+
+    async fn gateways(&self) -> Result<Vec<GatewayState>, StoreError> {
+        Ok(self.gateways.list())
+    }
+
+    fn journal_row(&self) -> &str {
+        JOURNAL
+    }
 }
 
 impl Store for Embedded {
@@ -245,7 +271,5 @@ impl Ledger for Embedded {
     }
 }
 
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 mod tests;

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use tempfile::TempDir;
 
-use super::tables::SEALED_KEYS;
 use super::{Embedded, Settings};
 use crate::principal::{AccountId, Incarnation, Revision};
 use crate::store::accounts::{AccountError, AccountStore, NewAccount, Page, Refusal};
 use crate::store::audit::{AuditQuery, AuditVerdict};
-use crate::store::contract::{LEASE, contract_tests};
+use crate::store::contract::{self, LEASE, contract_tests};
 use crate::store::contract::{NOW, Scene, actor, new_user, refusal};
 use crate::store::intent::{AuditHead, Submit};
 use crate::store::records::Sealed;
+use crate::store::rules::{keys, tables::SEALED_KEYS};
 use crate::store::{FeedStore, Found, LogTail, Renew, Store, StoreError};
 use crate::time::WallTime;
 
@@ -24,6 +24,17 @@ fn fresh_store() -> (TempDir, Arc<dyn Store>) {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&file_in(&folder)).unwrap();
     (folder, Arc::new(store))
+}
+
+#[test]
+fn every_history_of_an_account_is_as_the_rules_foretell() {
+    contract::every_history_of_an_account_is_as_the_rules_foretell(2000, || {
+        // What matters here is not whether a disk keeps it.
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder = folder.unwrap();
+        Box::new(move || Arc::new(open(&file_in(&folder)).unwrap()))
+    });
 }
 
 fn file_in(folder: &TempDir) -> PathBuf {
@@ -220,8 +231,7 @@ async fn a_change_that_fails_half_way_leaves_nothing_and_its_neighbours_are_made
                 .writer
                 .write(move |tx| {
                     let by = crate::store::accounts::DeleteBy::Operator { reason: String::new() };
-                    let changed =
-                        super::keys::delete(tx, (account_id, key_id), super::keys::Word::Judged(&by), &actor(), NOW)?;
+                    let changed = keys::delete(tx, (account_id, key_id), keys::Word::Judged(&by), &actor(), NOW)?;
                     if number % 4 == 0 {
                         return Err(AccountError::Refused(Refusal::NotFound));
                     }

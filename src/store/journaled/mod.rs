@@ -82,7 +82,10 @@ impl<S: Submit + 'static> Shared<S> {
                 });
                 Err(AccountError::Pending)
             }
-            answered => answered,
+            // It was made while its answer was lost, and what it gave back with it.
+            Ok(None) => Err(AccountError::Pending),
+            Ok(Some(outcome)) => Ok(outcome),
+            Err(refused) => Err(refused),
         }
     }
 
@@ -97,16 +100,16 @@ impl<S: Submit + 'static> Shared<S> {
         }
     }
 
-    /// Asks the store and settles the change. An error of the store says nothing about it.
-    async fn submit(&self, intent: Intent) -> Answer<Outcome> {
+    /// Asks the store and settles the change. An error of the store says nothing about it; without an outcome the change was made
+    /// before it was asked for now.
+    async fn submit(&self, intent: Intent) -> Answer<Option<Outcome>> {
         let no = intent.no;
         match self.store.submit(self.journal.id(), intent, Rules::Enforced).await {
             Ok(Submitted { noted, outcome }) => {
                 fault::point("change.made");
                 self.journal.done(no, noted).await;
                 fault::point("change.settled");
-                outcome
-                    .ok_or_else(|| StoreError::Corrupt(format!("change {no} was made before it was asked for")).into())
+                Ok(outcome)
             }
             Err(AccountError::Refused(refusal)) => {
                 fault::point("change.denied");

@@ -3,10 +3,12 @@
 #![allow(dead_code, reason = "a harness offers more than the tests of one day use")]
 
 pub mod browser;
+pub mod faulty;
 pub mod h1;
 pub mod h2;
 pub mod process;
 pub mod raw;
+pub mod redis;
 pub mod scripted;
 pub mod stage;
 pub mod wire;

@@ -293,7 +293,7 @@ pub fn doc(id: &str) -> Doc {
     Doc { id: id.to_owned(), vector: Some(vector), ..Doc::default() }
 }
 
-async fn serve_sample() -> (SampleService, SocketAddr) {
+pub async fn serve_sample() -> (SampleService, SocketAddr) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let sample = SampleService::new();
@@ -303,13 +303,13 @@ async fn serve_sample() -> (SampleService, SocketAddr) {
 }
 
 /// A collection with one document.
-fn fill(sample: &SampleService) {
+pub fn fill(sample: &SampleService) {
     let create = CreateCollection { name: COLLECTION.to_owned(), dimension: 4, ..CreateCollection::default() };
     sample.execute(COLLECTION, Request::CreateCollection(create)).unwrap();
     let docs = WriteDocs { docs: vec![doc("1")], ..WriteDocs::default() };
     sample.execute(COLLECTION, Request::Write(DocOp::Insert, docs)).unwrap();
 }
 
-fn text(answer: &Value, field: &str) -> String {
+pub fn text(answer: &Value, field: &str) -> String {
     answer[field].as_str().unwrap_or_else(|| panic!("no {field} in {answer}")).to_owned()
 }

@@ -1,0 +1,88 @@
+//! Copying a store on Redis while it is used.
+
+use std::io::{self, Seek, SeekFrom, Write};
+use std::time::Duration;
+
+use super::lane::jittered;
+use super::ledger::{decode, hours, mark, pages};
+use super::rows::View;
+use super::{READS, RedisStore};
+use crate::store::StoreError;
+use crate::store::backup::{BackupError, BackupHeader, BackupWriter, SettledJournal};
+use crate::store::rules::rows::RowValue;
+use crate::store::rules::status;
+use crate::store::rules::tables::{FLUSHES, LEDGER, NAMES};
+use crate::store::upkeep::{Kept, StoreStatus};
+use crate::time::{Hour, WallTime};
+
+impl Kept for RedisStore {
+    fn copy(
+        &self,
+        journal: SettledJournal,
+        now: WallTime,
+        mut to: Box<dyn Write + Send>,
+    ) -> Result<BackupHeader, BackupError> {
+        for attempt in 0..READS {
+            // What was written before a change came between must not be seen by anybody.
+            let mut draft = tempfile::tempfile()?;
+            let view = View::new(&self.reads, &self.place, None);
+            let copied = self.copy_once(&view, journal, now, &mut draft);
+            if !view.has_moved() {
+                let header = copied?;
+                draft.seek(SeekFrom::Start(0))?;
+                io::copy(&mut draft, &mut to)?;
+                to.flush()?;
+                return Ok(header);
+            }
+            self.reads.pause_and_block(jittered(Duration::from_millis(5)) * attempt);
+        }
+        Err(StoreError::Away("the store changes faster than it can be copied".to_owned()).into())
+    }
+}
+
+impl RedisStore {
+    fn copy_once(
+        &self,
+        view: &View<'_>,
+        journal: SettledJournal,
+        now: WallTime,
+        to: &mut impl Write,
+    ) -> Result<BackupHeader, BackupError> {
+        let StoreStatus { store_id, epoch, schema, revision, .. } = status(view)?;
+        let header = BackupHeader { store_id, epoch, schema, revision, taken_at: now, journal: Some(journal) };
+        let mut writer = BackupWriter::begin(io::BufWriter::new(to), &header)?;
+        for table in NAMES {
+            match table {
+                _ if table == LEDGER.name => self.copy_usage(&mut writer)?,
+                _ if table == FLUSHES.name => self.copy_marks(&mut writer)?,
+                _ => writer.copy(view, table)?,
+            }
+        }
+        writer.finish()?;
+        Ok(header)
+    }
+
+    /// Its values only grow, and the greater one wins: it need not be of one instant.
+    fn copy_usage(&self, writer: &mut BackupWriter<impl Write>) -> Result<(), BackupError> {
+        writer.table(LEDGER.name)?;
+        for hour in self.usage.wait_for(hours(&self.usage, &self.place, Hour(0), Hour(u32::MAX)))? {
+            let mut lines = Vec::new();
+            self.usage.wait_for(pages(&self.usage, &self.place, &hour, |row, line| lines.push((row, line))))?;
+            for (row, line) in lines {
+                let counters = RowValue::encode(&decode(&line)?).map_err(StoreError::Corrupt)?;
+                writer.row(&row, &counters)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_marks(&self, writer: &mut BackupWriter<impl Write>) -> Result<(), BackupError> {
+        writer.table(FLUSHES.name)?;
+        let mut marks = Vec::new();
+        self.usage.wait_for(pages(&self.usage, &self.place, "marks", |row, text| marks.push((row, text))))?;
+        for (row, text) in marks {
+            writer.row(&row, &RowValue::encode(&mark(&text)?).map_err(StoreError::Corrupt)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+-- Stands before every script. All keys begin with {tg}, so that they are in one slot.
+--   {tg}:head    hash: store_id, schema, epoch, replid, lease_ms, lease_most_ms, commit, quiet
+--   {tg}:t:NAME  hash: the rows of a table;  {tg}:z:NAME  zset, all scores 0: their keys in order, where a table is walked
+--   {tg}:frozen  string: why nothing may be answered; set by a control plane that knows of a store that is gone
+local function key(part)
+  return '{tg}:' .. part
+end
+
+local head = key('head')
+
+-- A master that was cut off may go on answering reads. It cannot answer a script that begins with a write.
+local function beat()
+  redis.call('INCR', key('beat'))
+end
+
+local function replid_now()
+  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+end
+
+-- The epoch, if this is still the store `store_id` and the server the one on which the epoch was opened; else nil and the answer
+-- to give. `opening` is the replid of a server on which the caller is about to open another epoch, or empty.
+local function guard(store_id, opening)
+  local known = redis.call('HMGET', head, 'store_id', 'replid', 'epoch')
+  local frozen = redis.call('GET', key('frozen'))
+  if frozen then
+    return nil, { 'FROZEN', frozen }
+  end
+  if not known[1] then
+    return nil, { 'GONE' }
+  end
+  if known[1] ~= store_id then
+    return nil, { 'OTHER', known[1] }
+  end
+  local replid = replid_now()
+  if replid ~= known[2] and replid ~= opening then
+    return nil, { 'CLOSED', replid }
+  end
+  return known[3]
+end
+
+-- epoch, the number of this answer among all (scripts that begin with a write count them), revision, the greatest lease
+-- outstanding, the epoch that is known to be quiet, then the gateways.
+local function standing(answer, epoch)
+  local known = redis.call('HMGET', head, 'lease_most_ms', 'quiet')
+  answer[#answer + 1] = epoch
+  answer[#answer + 1] = tonumber(redis.call('GET', key('beat')))
+  answer[#answer + 1] = tonumber(redis.call('HGET', key('t:meta'), 'revision'))
+  answer[#answer + 1] = tonumber(known[1])
+  answer[#answer + 1] = known[2] or ''
+  for _, part in ipairs(redis.call('HGETALL', key('gateways'))) do
+    answer[#answer + 1] = part
+  end
+  return answer
+end
+

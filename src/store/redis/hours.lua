@@ -1,0 +1,8 @@
+-- The hours that have lines.
+-- store_id, from, to
+-- OK hours
+local epoch, no = guard(ARGV[1], '')
+if no then
+  return no
+end
+return { 'OK', unpack(redis.call('ZRANGEBYSCORE', key('u:hours'), ARGV[2], ARGV[3], 'LIMIT', 0, 5000)) }

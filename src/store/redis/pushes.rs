@@ -1,0 +1,110 @@
+//! Messages between control planes and gateways. They only make things quicker: what is lost, late, doubled or forged changes
+//! nothing that lasts.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
+use tokio::sync::{Notify, watch};
+
+use super::lane::{ANSWER, CONNECT, Lane, jittered};
+use super::place::Place;
+use super::scripts;
+use super::watch::Watch;
+use crate::key::Digest;
+use crate::principal::Incarnation;
+use crate::store::{Push, StoreError};
+
+/// Between two attempts to listen, at least.
+const PAUSE: Duration = Duration::from_millis(200);
+/// A connection that is listened on is asked so often whether it is still there.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
+/// Every change: epoch, revision and, where a key is deleted, its digest.
+pub fn changes_channel(place: &Place) -> String {
+    format!("{{tg}}:changes:{}", place.store_id)
+}
+
+/// Every acknowledgement: the incarnation.
+pub fn acknowledgements_channel(place: &Place) -> String {
+    format!("{{tg}}:acks:{}", place.store_id)
+}
+
+pub async fn release(lane: &Lane, place: &Place, incarnation: Incarnation, renewals: &str) -> Result<(), StoreError> {
+    let (incarnation, channel) = (incarnation.to_string(), acknowledgements_channel(place));
+    let arguments = [place.name(), incarnation.as_bytes(), channel.as_bytes(), renewals.as_bytes()];
+    place.good(lane.call(&scripts::RELEASE, &arguments).await?).map(drop)
+}
+
+/// Listens until the store is gone. `listening` tells when it does.
+pub async fn listen(client: Client, place: Arc<Place>, watch: Weak<Watch>, listening: watch::Sender<bool>) {
+    while watch.strong_count() > 0 {
+        if let Err(error) = listen_once(&client, &place, &watch, &listening).await {
+            tracing::debug!(%error, "not listening to redis; changes come with the next renewal");
+        }
+        listening.send_replace(false);
+        if let Some(watch) = watch.upgrade() {
+            // Something may have been missed.
+            watch.gateways.wake();
+        }
+        tokio::time::sleep(jittered(PAUSE)).await;
+    }
+}
+
+async fn listen_once(
+    client: &Client,
+    place: &Place,
+    watch: &Weak<Watch>,
+    listening: &watch::Sender<bool>,
+) -> Result<(), redis::RedisError> {
+    let lost = Arc::new(Notify::new());
+    let (told, to, changes) = (Arc::clone(&lost), Weak::clone(watch), changes_channel(place));
+    let take = move |info: PushInfo| {
+        match info.kind {
+            PushKind::Disconnection => told.notify_one(),
+            PushKind::Message => take(&to, &changes, &info.data),
+            _ => {}
+        }
+        Ok::<(), ()>(())
+    };
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT))
+        .set_response_timeout(Some(ANSWER))
+        .set_push_sender(take);
+    let mut connection: MultiplexedConnection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    connection.subscribe(&[changes_channel(place), acknowledgements_channel(place)][..]).await?;
+    listening.send_replace(true);
+    while watch.strong_count() > 0 {
+        if tokio::time::timeout(ASK_EVERY, lost.notified()).await.is_ok() {
+            return Ok(());
+        }
+        connection.send_packed_command(&redis::cmd("PING")).await?;
+    }
+    Ok(())
+}
+
+fn take(watch: &Weak<Watch>, changes: &str, data: &[Value]) {
+    let (Some(watch), [Value::BulkString(channel), Value::BulkString(text)]) = (watch.upgrade(), data) else {
+        return;
+    };
+    if channel == changes.as_bytes() {
+        if let Some(push) = std::str::from_utf8(text).ok().and_then(read) {
+            watch.gateways.push(push);
+        }
+    } else {
+        watch.gateways.wake();
+    }
+}
+
+/// A message of the changes channel; nothing where it is not one.
+fn read(text: &str) -> Option<Push> {
+    let mut words = text.split(' ');
+    let (epoch, revision, deleted) = (words.next()?, words.next()?, words.next()?);
+    let digest = |text: &str| {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?;
+        bytes.try_into().ok().map(Digest)
+    };
+    let deleted = if deleted == "-" { None } else { Some(digest(deleted)?) };
+    Some(Push { epoch: epoch.parse().ok()?, revision: crate::principal::Revision(revision.parse().ok()?), deleted })
+}

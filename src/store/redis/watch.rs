@@ -1,0 +1,169 @@
+//! Who is registered with a shared store, and how far each has come: asked of the store, and noted with the moment on this
+//! process's clock.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::answer::{Answer, unexpected};
+use super::lane::Lane;
+use super::place::Place;
+use super::{pushes, scripts};
+use crate::clock;
+use crate::principal::Revision;
+use crate::store::StoreError;
+use crate::store::confirm::{Confirmation, GatewayState, outwait};
+use crate::store::gateways::{Gateways, Told, UNNAMED};
+use crate::time::BootTime;
+
+/// Messages may get lost: without one it is looked again after this long.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How far a replica may be behind its master when it is promoted, and what a new master needs to be one.
+const PROMOTION: Duration = Duration::from_secs(2);
+/// How often it is looked for gateways that are gone.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+pub struct Watch {
+    pub gateways: Gateways,
+    pub replicated: Replicated,
+    lane: Lane,
+    place: Arc<Place>,
+    lease_ms: AtomicU64,
+    /// When the last look began.
+    looked: tokio::sync::Mutex<BootTime>,
+}
+
+/// Up to where changes are known to be on enough replicas.
+#[derive(Default)]
+pub struct Replicated(AtomicU64);
+
+impl Replicated {
+    pub fn reaches(&self, revision: Revision) -> bool {
+        self.0.load(Ordering::SeqCst) >= revision.0
+    }
+
+    pub fn raise(&self, revision: Revision) {
+        self.0.fetch_max(revision.0, Ordering::SeqCst);
+    }
+}
+
+impl Watch {
+    pub fn new(gateways: Gateways, lane: Lane, place: Arc<Place>, lease: Duration) -> Self {
+        let watch = Self {
+            gateways,
+            replicated: Replicated::default(),
+            lane,
+            place,
+            lease_ms: AtomicU64::default(),
+            looked: tokio::sync::Mutex::new(BootTime(0)),
+        };
+        watch.lease_is(lease);
+        watch
+    }
+
+    /// The lease in force, as last heard.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms.load(Ordering::Relaxed))
+    }
+
+    pub fn lease_is(&self, lease: Duration) {
+        self.lease_ms.store(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// What a script says of the store at the end of its answer.
+    pub fn told(&self, answer: &mut Answer) -> Result<Told, StoreError> {
+        let (epoch, number) = (answer.parsed()?, answer.parsed()?);
+        let revision = Revision(answer.parsed()?);
+        let lease = Duration::from_millis(answer.parsed()?);
+        let quiet = answer.text()?.parse().is_ok_and(|quiet: crate::principal::Epoch| quiet == epoch);
+        let mut gateways = Vec::new();
+        while !answer.is_at_end() {
+            let incarnation = answer.parsed()?;
+            let counts = answer.text()?;
+            let (applied, renewals) =
+                counts.split_once(' ').ok_or_else(|| unexpected("a gateway without its counts"))?;
+            let number =
+                |text: &str| text.parse().map_err(|_| unexpected("a gateway with counts that are not numbers"));
+            gateways.push((incarnation, Revision(number(applied)?), number(renewals)?));
+        }
+        let unquiet = (!quiet).then(|| outwait(lease) + PROMOTION);
+        Ok(Told { epoch, number, revision, lease, unquiet, gateways })
+    }
+
+    /// Asks the store who is there. Of many that ask at once, one does.
+    async fn look(&self) -> Result<(), StoreError> {
+        let wanted = clock::boot();
+        let mut looked = self.looked.lock().await;
+        if *looked >= wanted {
+            return Ok(());
+        }
+        let began = clock::boot();
+        let mut answer = self.place.good(self.lane.call(&scripts::GATEWAYS, &[self.place.name()]).await?)?;
+        let (told, now) = (self.told(&mut answer)?, clock::boot());
+        self.gateways.told(&told, now);
+        *looked = began;
+        if told.unquiet.is_some() && self.gateways.became_quiet(now) {
+            let epoch = told.epoch.to_string();
+            self.place.good(self.lane.call(&scripts::QUIET, &[self.place.name(), epoch.as_bytes()]).await?)?;
+        }
+        Ok(())
+    }
+
+    pub async fn list(&self) -> Result<Vec<GatewayState>, StoreError> {
+        self.look().await?;
+        Ok(self.gateways.list())
+    }
+
+    /// Waits until `revision` holds on every gateway that was there when it was committed, or until `wait` is over.
+    pub async fn confirm(
+        &self,
+        revision: Revision,
+        wait: Duration,
+        replicas: usize,
+    ) -> Result<Confirmation, StoreError> {
+        let give_up = clock::boot().plus(wait);
+        loop {
+            let mut progress = self.gateways.progress();
+            let looked = self.look().await;
+            let now = clock::boot();
+            let mut confirmation = self.gateways.confirmation(revision, now);
+            if let Err(error) = &looked {
+                // The change was made; only who has it cannot be seen now. Leases of before it end all the same.
+                tracing::debug!(%error, %revision, "a change cannot be confirmed now");
+                confirmation.unconfirmed.push(UNNAMED);
+                confirmation.at_latest = self.gateways.bound(revision, now).max(LOOK_AGAIN);
+            } else if replicas > 0 && !self.replicated.reaches(revision) {
+                confirmation.unconfirmed.push(UNNAMED);
+            }
+            if confirmation.is_everywhere() || now >= give_up {
+                return Ok(confirmation);
+            }
+            let ends = if confirmation.at_latest.is_zero() { LOOK_AGAIN } else { confirmation.at_latest };
+            let next = give_up.since(now).min(ends).min(LOOK_AGAIN);
+            // Whether something moved or the time is over, the next round looks for itself.
+            let _ = tokio::time::timeout(next, progress.changed()).await;
+        }
+    }
+
+    /// For as long as a control plane runs: forgets gateways that were silent for long, and notices when leases of an earlier
+    /// epoch are over.
+    pub async fn tidy(watch: Weak<Self>) {
+        while let Some(watch) = watch.upgrade() {
+            if let Err(error) = watch.tidy_once().await {
+                tracing::debug!(%error, "gateways could not be looked after");
+            }
+            drop(watch);
+            tokio::time::sleep(TIDY_EVERY).await;
+        }
+    }
+
+    async fn tidy_once(&self) -> Result<(), StoreError> {
+        self.look().await?;
+        for (incarnation, renewals) in self.gateways.stale(clock::boot()) {
+            tracing::warn!(%incarnation, "a gateway was silent for long and is forgotten");
+            let renewals = renewals.to_string();
+            pushes::release(&self.lane, &self.place, incarnation, &renewals).await?;
+        }
+        Ok(())
+    }
+}

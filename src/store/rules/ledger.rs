@@ -1,0 +1,217 @@
+//! The ledger: one row per hour, line and incarnation with absolute values, and their sums in memory.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use super::Changes;
+use super::rows::{RowValue, Rows, Span};
+use super::tables::{FLUSHES, LEDGER};
+use crate::meter::record::{Counters, Flush, LedgerLine, LineKey, Operation};
+use crate::principal::{AccountId, ClusterId, ID_BYTES, Incarnation, KeyId};
+use crate::store::{StoreError, UsageTotal};
+use crate::time::{Hour, WallTime};
+
+/// How far an incarnation has flushed an hour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushMark {
+    pub sequence: u64,
+    pub watermark: WallTime,
+}
+
+pub type Whose = (AccountId, ClusterId, Operation);
+
+/// Everything ever merged, by account, cluster and operation. Never goes down.
+#[derive(Default)]
+pub struct Totals(RwLock<HashMap<Whose, Counters>>);
+
+impl Totals {
+    /// Reads the whole ledger, once, when the file is opened.
+    pub fn read(rows: &dyn Rows) -> Result<Self, StoreError> {
+        let mut sums: HashMap<Whose, Counters> = HashMap::new();
+        LEDGER.scan(rows, Span::all(), |key, counters| {
+            let line = line_at(key)?;
+            let sum = sums.entry(whose(&line.key)).or_default();
+            *sum = sum.plus(&counters);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(Self(RwLock::new(sums)))
+    }
+
+    pub fn add(&self, usage: &[(Whose, Counters)]) {
+        if usage.is_empty() {
+            return;
+        }
+        let mut sums = self.0.write();
+        for (whose, grown) in usage {
+            let sum = sums.entry(*whose).or_default();
+            *sum = sum.plus(grown);
+        }
+    }
+
+    pub fn list(&self) -> Vec<UsageTotal> {
+        let sums = self.0.read();
+        let total = |(whose, counters): (&Whose, &Counters)| UsageTotal {
+            account_id: whose.0,
+            cluster_id: whose.1,
+            operation: whose.2,
+            counters: *counters,
+        };
+        sums.iter().map(total).collect()
+    }
+}
+
+pub fn whose(key: &LineKey) -> Whose {
+    (key.account_id, key.cluster_id, key.operation)
+}
+
+/// The greater of each field wins, so a batch that comes twice, late or out of order changes nothing.
+pub fn merge(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
+    for (key, counters) in &flush.lines {
+        let row = row_key(flush.hour, key, flush.incarnation);
+        let known = LEDGER.get(tx, &row)?.unwrap_or_default();
+        let merged = known.max(counters);
+        if merged != known {
+            tx.put(&LEDGER, &row, &merged)?;
+            tx.used(whose(key), grown(&known, &merged));
+        }
+    }
+    mark(tx, flush)
+}
+
+fn mark(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
+    let row = mark_key(flush.hour, flush.incarnation);
+    let known = FLUSHES.get(tx, &row)?;
+    let before = known.unwrap_or_default();
+    let sequence = before.sequence.max(flush.sequence);
+    let mark = FlushMark { sequence, watermark: before.watermark.max(flush.watermark) };
+    if known == Some(mark) { Ok(()) } else { tx.put(&FLUSHES, &row, &mark) }
+}
+
+/// What `now` has more than `before`, so that it can be added to a sum that has `before` in it.
+pub fn grown(before: &Counters, now: &Counters) -> Counters {
+    let mut outcomes = now.outcomes;
+    for (mine, theirs) in outcomes.iter_mut().zip(before.outcomes) {
+        *mine = mine.saturating_sub(theirs);
+    }
+    Counters {
+        opened: now.opened.saturating_sub(before.opened),
+        outcomes,
+        units_missing: now.units_missing.saturating_sub(before.units_missing),
+        request_bytes: now.request_bytes.saturating_sub(before.request_bytes),
+        response_bytes: now.response_bytes.saturating_sub(before.response_bytes),
+        read_units: now.read_units.saturating_sub(before.read_units),
+        write_units: now.write_units.saturating_sub(before.write_units),
+        // These two are not sums.
+        last_used: now.last_used,
+        flags: now.flags,
+        interrupted: now.interrupted.saturating_sub(before.interrupted),
+    }
+}
+
+/// All lines of the hours `from..=to`.
+pub fn lines(rows: &dyn Rows, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
+    let span = Span::all().from(&from.0.to_be_bytes()[..]);
+    let span = match to.0.checked_add(1) {
+        Some(end) => span.before(&end.to_be_bytes()[..]),
+        None => span,
+    };
+    let mut lines = Vec::new();
+    LEDGER.scan(rows, span, |key, counters| {
+        lines.push(LedgerLine { counters, ..line_at(key)? });
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(lines)
+}
+
+/// hour (4 bytes) · account · key · cluster · operation (1 byte) · incarnation: the order in which lines are listed.
+pub fn row_key(hour: Hour, key: &LineKey, incarnation: Incarnation) -> Vec<u8> {
+    let LineKey { account_id, key_id, cluster_id, operation } = key;
+    [&hour.0.to_be_bytes()[..], &account_id.0, &key_id.0, &cluster_id.0, &[*operation as u8], &incarnation.0].concat()
+}
+
+pub fn mark_key(hour: Hour, incarnation: Incarnation) -> Vec<u8> {
+    [&hour.0.to_be_bytes()[..], &incarnation.0].concat()
+}
+
+/// A line without its counters.
+pub fn line_at(key: &[u8]) -> Result<LedgerLine, StoreError> {
+    let unreadable = || {
+        let key = data_encoding::HEXLOWER.encode(key);
+        StoreError::Corrupt(format!("table {}: the key {key} is not one of a line", LEDGER.name))
+    };
+    parse_line(key).ok_or_else(unreadable)
+}
+
+fn parse_line(key: &[u8]) -> Option<LedgerLine> {
+    let (hour, rest) = key.split_first_chunk::<4>()?;
+    let (account, rest) = rest.split_first_chunk::<ID_BYTES>()?;
+    let (key_id, rest) = rest.split_first_chunk::<ID_BYTES>()?;
+    let (cluster, rest) = rest.split_first_chunk::<ID_BYTES>()?;
+    let ([operation], rest) = rest.split_first_chunk::<1>()?;
+    let key = LineKey {
+        account_id: AccountId(*account),
+        key_id: KeyId(*key_id),
+        cluster_id: ClusterId(*cluster),
+        operation: Operation::from_index(*operation)?,
+    };
+    let incarnation = Incarnation(rest.try_into().ok()?);
+    Some(LedgerLine { hour: Hour(u32::from_be_bytes(*hour)), incarnation, key, counters: Counters::default() })
+}
+
+/// 15 numbers of 8 bytes, little-endian, in the order of the fields.
+const COUNTERS: usize = 15;
+
+impl RowValue for Counters {
+    fn encode(&self) -> Result<Vec<u8>, String> {
+        let head = [self.opened].into_iter().chain(self.outcomes);
+        let tail = [
+            self.units_missing,
+            self.request_bytes,
+            self.response_bytes,
+            self.read_units,
+            self.write_units,
+            self.last_used,
+            self.flags,
+            self.interrupted,
+        ];
+        Ok(head.chain(tail).flat_map(u64::to_le_bytes).collect())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let (numbers, rest) = bytes.as_chunks::<8>();
+        let numbers: [[u8; 8]; COUNTERS] =
+            numbers.try_into().ok().filter(|_| rest.is_empty()).ok_or("not the length of a line")?;
+        let [
+            opened,
+            o0,
+            o1,
+            o2,
+            o3,
+            o4,
+            o5,
+            units_missing,
+            request_bytes,
+            response_bytes,
+            read,
+            write,
+            used,
+            flags,
+            cut,
+        ] = numbers.map(u64::from_le_bytes);
+        Ok(Self {
+            opened,
+            outcomes: [o0, o1, o2, o3, o4, o5],
+            units_missing,
+            request_bytes,
+            response_bytes,
+            read_units: read,
+            write_units: write,
+            last_used: used,
+            flags,
+            interrupted: cut,
+        })
+    }
+}
