@@ -60,6 +60,7 @@ fn the_allow_list_is_edited_and_in_force() {
     browser.reads(".tags", "10.0.0.0/8");
     assert_eq!(scene.call(&key), 403);
     set("");
+    browser.until("the page is a new one", || browser.count("#allow-list[open]") == 0);
     browser.reads("main", "every address");
     assert_eq!(scene.call(&key), 200);
     scene.open("/console/audit");
