@@ -9,9 +9,9 @@ CONTROL ?= 127.0.0.1:8081
 # The data folder of `make run`; a new temporary one where empty.
 DATA ?=
 
-REQUIREMENTS := $(wildcard tests/sdk/requirements.txt)
+REQUIREMENTS := $(wildcard tests/*/requirements.txt)
 
-.PHONY: help run test bench lint fmt setup native python tools
+.PHONY: help run test bench lint fmt setup native python tools browser
 
 help:
 	@echo "make run    the demo: gateway on $(GATEWAY), console on $(CONTROL) (GATEWAY=, CONTROL=, DATA= change it)"
@@ -43,7 +43,7 @@ lint: native
 fmt:
 	$(CARGO) fmt --all
 
-setup: native python tools
+setup: native python tools browser
 
 # Installs the Debian package $(2) unless the check $(1) succeeds; says what is missing where that is not possible.
 define need
@@ -65,13 +65,19 @@ tools:
 	$(call need,command -v redis-server,redis-server)
 	$(call need,command -v strace,strace)
 
-# The real client of the vector service, for the tests in tests/sdk.
+# The tests use the console as a person does. The font is for what they write in Chinese.
+browser:
+	$(call need,command -v chromium,chromium)
+	$(call need,command -v chromedriver,chromium-driver)
+	$(call need,fc-list :lang=zh family | grep -q .,fontconfig fonts-wqy-zenhei)
+
+# The real client of the vector service, for the tests in tests/sdk, and the checker of accessibility of tests/console.
 python: $(if $(REQUIREMENTS),.venv/.ready)
 
 .venv/.ready: $(REQUIREMENTS)
 	$(call need,python3 -c "import ensurepip$(,) venv",python3 python3-venv)
 	@[ -x .venv/bin/python ] || python3 -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(REQUIREMENTS))
 	@touch $@
 
 # A comma, which `call` would otherwise take for its own.

@@ -30,6 +30,7 @@ use crate::auth::loader::Loader;
 use crate::clock;
 use crate::config::secret::{self, SecretFault};
 use crate::config::{Config, ControlConfig, GatewayConfig};
+use crate::console;
 use crate::control::health::{self, Health, ReadinessCheck, WriteProbe};
 use crate::control::rotation::RotationError;
 use crate::control::{self, Control, ControlParts, token};
@@ -130,7 +131,10 @@ impl Node {
             None => (health, None),
         };
         let control = match &config.control {
-            Some(control) => Some(control_plane(&config, control, &keeping, shared)?),
+            Some(control) => {
+                let gateway = data_plane.as_ref().and_then(DataPlane::address);
+                Some(control_plane(&config, control, gateway, &keeping, shared)?)
+            }
             None => None,
         };
         Ok(Self { config, keeping, data_plane, control, health: own, draining })
@@ -138,7 +142,7 @@ impl Node {
 
     /// Where the gateway listens: the first of its addresses.
     pub fn gateway_address(&self) -> Option<SocketAddr> {
-        self.data_plane.as_ref()?.listeners.first()?.local_addr().ok()
+        self.data_plane.as_ref()?.address()
     }
 
     pub fn control_address(&self) -> Option<SocketAddr> {
@@ -181,6 +185,10 @@ impl Node {
 }
 
 impl DataPlane {
+    fn address(&self) -> Option<SocketAddr> {
+        self.listeners.first()?.local_addr().ok()
+    }
+
     fn build(
         config: &Config,
         of: &GatewayConfig,
@@ -302,7 +310,13 @@ impl Metering {
     }
 }
 
-fn control_plane(config: &Config, of: &ControlConfig, keeping: &Keeping, extra: Router) -> Result<Entrance, AppError> {
+fn control_plane(
+    config: &Config,
+    of: &ControlConfig,
+    gateway: Option<SocketAddr>,
+    keeping: &Keeping,
+    extra: Router,
+) -> Result<Entrance, AppError> {
     let listener = bind("the control plane", of.listen)?;
     let token = |path: &PathBuf| secret::token(path).map(|token| token::hash(token.expose_secret().as_bytes()));
     let control = Control::new(ControlParts {
@@ -313,10 +327,13 @@ fn control_plane(config: &Config, of: &ControlConfig, keeping: &Keeping, extra: 
         billing_token: of.billing_token_file.as_ref().map(token).transpose()?,
         upkeep: keeping.upkeep(),
         keys: config.keys,
+        endpoint: of.endpoint.replace("{gateway}", &gateway.map(|at| at.to_string()).unwrap_or_default()),
         password_cost: control::password::PasswordCost::default(),
     })?;
     let tls = of.tls.as_ref().map(tls::server).transpose()?.map(TlsAcceptor::from);
-    Ok(Entrance { listener, tls, router: control::router(Arc::clone(&control), extra), control: Some(control) })
+    let pages = console::routes(control::enveloped(control::api(Arc::clone(&control))));
+    let router = control::router(Arc::clone(&control), extra.merge(pages));
+    Ok(Entrance { listener, tls, router, control: Some(control) })
 }
 
 /// Half of the files the process may open: each call may need a connection on either side.

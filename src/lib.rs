@@ -9,6 +9,7 @@ pub mod cli;
 #[expect(clippy::disallowed_methods, reason = "this is the one place where clocks are read")]
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod control;
 pub mod demo;
 pub mod fault;

@@ -29,6 +29,9 @@ pub struct Records {
     account: Option<String>,
     #[arg(long)]
     cluster: Option<String>,
+    /// Only calls with this key, by its id.
+    #[arg(long)]
+    key: Option<String>,
     #[arg(long)]
     operation: Option<String>,
     /// The first hour, like 2026-01-01T00:00:00Z.
@@ -37,7 +40,7 @@ pub struct Records {
     /// The hour behind the last one.
     #[arg(long)]
     to: Option<String>,
-    /// The answer as the API gives it in this format: csv or cloudevents.
+    /// The answer as the API gives it in this format: csv.
     #[arg(long)]
     format: Option<String>,
 }
@@ -71,6 +74,8 @@ pub enum Session {
         #[arg(long)]
         email: Option<String>,
     },
+    /// Who is signed in, and how their account stands.
+    Show,
     /// The own sessions.
     List,
     /// End the session in TOLLGATE_TOKEN.
@@ -147,6 +152,7 @@ impl Records {
         let fields = [
             ("account", self.account),
             ("cluster", self.cluster),
+            ("key", self.key),
             ("operation", self.operation),
             ("from", self.from),
             ("to", self.to),
@@ -233,6 +239,10 @@ impl Session {
                     return Ok(show.thing(&session));
                 }
                 Ok(format!("{}\n", token.expose_secret()))
+            }
+            Self::Show => {
+                let client = Client::with_token(control, "a session token")?;
+                Ok(show.thing(&client.call(Method::GET, "/v1/session", None)?))
             }
             Self::List => {
                 let client = Client::with_token(control, "a session token")?;

@@ -219,6 +219,7 @@ fn control(read: &mut Reader<'_>) -> ControlConfig {
         tls: tls(read, &s::CONTROL_TLS_CERT, &s::CONTROL_TLS_KEY),
         id: read.find(&s::CONTROL_ID).map_or_else(host_name, |name| name.0),
         peers: texts(read.get(&s::CONTROL_PEERS)),
+        endpoint: read.get(&s::ENDPOINT).0,
         operator_token_file: read.path(&s::OPERATOR_TOKEN_FILE),
         billing_token_file: read.find_path(&s::BILLING_TOKEN_FILE),
     }

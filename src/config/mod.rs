@@ -119,6 +119,8 @@ pub struct ControlConfig {
     pub tls: Option<TlsConfig>,
     pub id: String,
     pub peers: Vec<String>,
+    /// With `{host}` or `{gateway}` in it.
+    pub endpoint: String,
     pub operator_token_file: PathBuf,
     pub billing_token_file: Option<PathBuf>,
 }

@@ -179,6 +179,8 @@ settings! {
     CONTROL_ID: Name = "control.id", example "control-1";
     /// Names of the other control planes.
     CONTROL_PEERS: Vec<Name> = "control.peers", default [];
+    /// How clients reach a cluster, as the API and the console show it: {host} is its first host name, {gateway} where this node's gateway listens.
+    ENDPOINT: Name = "control.endpoint", default "https://{host}";
     /// A file with the operator's token: 16 to 256 visible ASCII characters.
     OPERATOR_TOKEN_FILE: PathBuf = "control.operator_token_file", default "operator.token";
     /// A file with a token that may only read usage.

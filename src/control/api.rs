@@ -8,8 +8,8 @@ use serde_json::json;
 use super::error::Kind;
 use super::openapi::{Api, Route, Who};
 use super::{
-    accounts, authenticator, clusters, confirm, import, keys, members, operator_keys, recovery, reset, session,
-    sessions, step_up,
+    accounts, authenticator, clusters, confirm, import, keys, members, operator_keys, operator_session, recovery,
+    reset, session, sessions, step_up,
 };
 use crate::principal::{AccountId, ClusterId, SessionId, UserId};
 
@@ -28,6 +28,7 @@ pub fn routes() -> Api {
         member_routes,
         cluster_routes,
         own_routes,
+        operator_session_routes,
         key_routes,
         operator_key_routes,
         sight::store_routes,
@@ -189,6 +190,33 @@ fn cluster_routes(api: Api) -> Api {
     )
 }
 
+/// The operator in a browser.
+fn operator_session_routes(api: Api) -> Api {
+    let sign_in = json!({"token": "the operator's token"});
+    api.with(
+        Route::new(
+            Method::POST,
+            "/v1/operator-session",
+            operator_session::sign_in,
+            ("operatorSignIn", "Exchanges the operator's token for a cookie, for browsers; good for two hours."),
+            &[],
+        )
+        .takes::<operator_session::SignIn>(&sign_in)
+        .answers::<operator_session::SignedIn>(201, "Signed in.")
+        .refuses(&[Kind::SignInFailed, Kind::CrossSite]),
+    )
+    .with(
+        Route::new(
+            Method::DELETE,
+            "/v1/operator-session",
+            operator_session::sign_out,
+            ("operatorSignOut", "Takes that cookie away."),
+            OPERATOR,
+        )
+        .answers_nothing("Gone."),
+    )
+}
+
 /// What signed-in users do for themselves.
 fn own_routes(api: Api) -> Api {
     let sign_in = json!({"email": "root@example.com", "password": "correct horse battery"});
@@ -197,6 +225,10 @@ fn own_routes(api: Api) -> Api {
             .takes::<session::SignIn>(&sign_in)
             .answers::<session::SignedIn>(201, "Signed in.")
             .refuses(&[Kind::SignInFailed, Kind::TooManyAttempts, Kind::CrossSite]),
+    )
+    .with(
+        Route::new(Method::GET, "/v1/session", session::read, ("readSession", "Who is signed in, and how their account stands."), USERS)
+            .answers::<session::Facts>(200, "Who asks."),
     )
     .with(
         Route::new(Method::DELETE, "/v1/session", session::sign_out, ("signOut", "Ends the session that asks."), USERS)

@@ -7,6 +7,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
+use qrcode::render::svg;
+use qrcode::types::QrError;
+use qrcode::{EcLevel, QrCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -50,6 +53,8 @@ pub struct ReplaceTotp {
 pub struct NewTotp {
     totp_secret: String,
     totp_uri: String,
+    /// The URI as a QR code, a whole SVG image.
+    totp_qr_svg: String,
     expires_in: u64,
 }
 
@@ -92,6 +97,12 @@ pub async fn replace_totp(
     }
 }
 
+/// Black on white with the quiet zone, whatever the page around it looks like.
+fn qr_svg(uri: &str) -> Result<String, QrError> {
+    let code = QrCode::with_error_correction_level(uri, EcLevel::M)?;
+    Ok(code.render::<svg::Color<'_>>().min_dimensions(200, 200).build())
+}
+
 impl Control {
     async fn check_own_password(&self, known: &UserRecord, password: Password) -> Result<(), Problem> {
         let full = self.own_passwords.0.check(&known.user_id, clock::boot());
@@ -113,7 +124,8 @@ impl Control {
         let sealed = self.sealer.seal(owner, secret.expose()).map_err(|error| Problem::internal(&error))?;
         self.store.begin_totp(by, sealed, now.plus(PENDING_LASTS), root.actor(), now).await?;
         let (totp_secret, totp_uri) = (secret.to_base32().to_string(), secret.to_uri(&user.email).to_string());
-        Ok(NewTotp { totp_secret, totp_uri, expires_in: PENDING_LASTS.as_secs() })
+        let totp_qr_svg = qr_svg(&totp_uri).map_err(|error| Problem::internal(&error))?;
+        Ok(NewTotp { totp_secret, totp_uri, totp_qr_svg, expires_in: PENDING_LASTS.as_secs() })
     }
 
     async fn confirm_totp(&self, root: &RootOnly, code: &Code) -> Result<(), Problem> {

@@ -11,6 +11,7 @@ use http::request::Parts;
 use super::Control;
 use super::cookie;
 use super::error::{Kind, Problem};
+use super::operator_session;
 use super::token::{self, hashes_equal};
 use crate::clock;
 use crate::principal::AccountId;
@@ -163,6 +164,10 @@ impl FromRequestParts<Arc<Control>> for Known {
         let source = Source::from_request_parts(parts, control).await?;
         if !parts.headers.contains_key(AUTHORIZATION) {
             let token = cookie::same_site_token(parts)?;
+            if operator_session::is_good(&control.operator_token, token, clock::wall()) {
+                return Ok(Self::Caller(Caller::Operator(OperatorOnly { source })));
+            }
+            let token = token::hash(token.as_bytes());
             return control.signed_in(token, Carrier::Cookie, source).await.map(Self::Caller);
         }
         let presented = bearer(&parts.headers).ok_or(Kind::Unauthenticated)?;

@@ -62,6 +62,8 @@ pub struct ClusterView {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     hosts: Vec<String>,
+    /// The base URL for clients.
+    endpoint: String,
     upstreams: Vec<String>,
     /// Empty means open to every address.
     #[schema(value_type = Vec<String>)]
@@ -82,7 +84,7 @@ pub async fn list(
     caller.check_may_read(account_id)?;
     control.store.account(account_id).await?.ok_or(Kind::NotFound)?;
     let clusters = control.store.list_clusters(Some(account_id)).await?;
-    Ok(Json(Items { items: clusters.into_iter().map(view).collect(), next: None }))
+    Ok(Json(Items { items: clusters.into_iter().map(|one| view(one, &control.endpoint)).collect(), next: None }))
 }
 
 pub async fn create(
@@ -97,7 +99,7 @@ pub async fn create(
     if let Some(revision) = changed.revision {
         control.store.confirm(revision, CREATE_WAITS).await?;
     }
-    Ok((StatusCode::CREATED, Json(view(changed.record))))
+    Ok((StatusCode::CREATED, Json(view(changed.record, &control.endpoint))))
 }
 
 pub async fn read(
@@ -106,7 +108,7 @@ pub async fn read(
     Id(cluster_id): Id<ClusterId>,
 ) -> Result<Json<ClusterView>, Problem> {
     let cluster = control.readable_cluster(&caller, cluster_id).await?;
-    Ok(Json(view(cluster)))
+    Ok(Json(view(cluster, &control.endpoint)))
 }
 
 pub async fn patch(
@@ -122,7 +124,7 @@ pub async fn patch(
     let patch = ClusterPatch { hosts, upstreams, allow_ips, name };
     let changed = control.store.patch_cluster(cluster_id, patch, actor, clock::wall()).await?;
     let confirmation = control.confirmed(changed.revision, wait).await?;
-    Ok(AfterChange::new(view(changed.record), confirmation).into_response_as(StatusCode::OK))
+    Ok(AfterChange::new(view(changed.record, &control.endpoint), confirmation).into_response_as(StatusCode::OK))
 }
 
 pub async fn delete(
@@ -133,7 +135,7 @@ pub async fn delete(
 ) -> Result<Response, Problem> {
     let changed = control.store.delete_cluster(cluster_id, operator.actor(), clock::wall()).await?;
     let confirmation = control.confirmed(changed.revision, wait).await?;
-    Ok(AfterChange::new(view(changed.record), confirmation).into_response_as(StatusCode::NO_CONTENT))
+    Ok(AfterChange::new(view(changed.record, &control.endpoint), confirmation).into_response_as(StatusCode::NO_CONTENT))
 }
 
 /// The owner sets the allow-list alone: hosts and upstreams would let them reach what is not theirs.
@@ -155,9 +157,11 @@ impl Control {
     }
 }
 
-fn view(record: ClusterRecord) -> ClusterView {
+fn view(record: ClusterRecord, endpoint: &str) -> ClusterView {
     let cluster = record.cluster;
+    let host = cluster.hosts.first().map_or("", String::as_str);
     ClusterView {
+        endpoint: endpoint.replace("{host}", host),
         cluster_id: cluster.cluster_id,
         account_id: cluster.account_id,
         name: record.name,

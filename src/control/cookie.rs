@@ -4,6 +4,8 @@
 //! exception for localhost). The CSRF token follows from the session's; a script of our own pages reads it from its cookie and
 //! sends it as a header, which a page of another site can do neither of.
 
+use std::time::Duration;
+
 use axum::response::Response;
 use data_encoding::BASE64URL_NOPAD;
 use http::HeaderMap;
@@ -12,10 +14,8 @@ use http::request::Parts;
 use sha2::{Digest as _, Sha256};
 
 use super::error::{Kind, Problem};
-use super::session::LASTS;
-use super::token::{self, Token};
+use super::token::Token;
 use crate::key::secrets_equal;
-use crate::store::records::TokenHash;
 
 /// The session's token.
 pub const SESSION_COOKIE: &str = "__Host-tollgate";
@@ -23,8 +23,8 @@ pub const SESSION_COOKIE: &str = "__Host-tollgate";
 pub const CSRF_COOKIE: &str = "__Host-tollgate-csrf";
 pub const CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 
-/// The token of a cookie session, as its hash. Requests that may change something have to show that they come from our own pages.
-pub fn same_site_token(parts: &Parts) -> Result<TokenHash, Problem> {
+/// The token in the cookie. Requests that may change something have to show that they come from our own pages.
+pub fn same_site_token(parts: &Parts) -> Result<&str, Problem> {
     let token = session_in(&parts.headers).ok_or(Kind::Unauthenticated)?;
     if !parts.method.is_safe() {
         require_origin(parts)?;
@@ -33,7 +33,7 @@ pub fn same_site_token(parts: &Parts) -> Result<TokenHash, Problem> {
             return Err(Kind::CrossSite.into());
         }
     }
-    Ok(token::hash(token.as_bytes()))
+    Ok(token)
 }
 
 /// For a sign-in that sets a cookie: a page of another site must not sign its visitor in as somebody else.
@@ -66,8 +66,8 @@ pub fn csrf_token(session_token: &str) -> String {
     BASE64URL_NOPAD.encode(&hash)
 }
 
-pub fn set(response: &mut Response, token: &Token) {
-    let seconds = LASTS.as_secs();
+pub fn set(response: &mut Response, token: &Token, lasts: Duration) {
+    let seconds = lasts.as_secs();
     append(
         response,
         format!("{SESSION_COOKIE}={}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Strict", token.expose()),
@@ -107,8 +107,8 @@ mod tests {
         let (cookie, csrf) = (format!("a=b; {SESSION_COOKIE}=tgs_x"), csrf_token("tgs_x"));
         let other = csrf_token("tgs_y");
         let good = [("cookie", cookie.as_str()), ("host", "h:1"), ("origin", "https://h:1"), ("x-csrf-token", &csrf)];
-        assert_eq!(same_site_token(&parts(Method::POST, &good)), Ok(token::hash(b"tgs_x")));
-        assert_eq!(same_site_token(&parts(Method::GET, &good[..1])), Ok(token::hash(b"tgs_x")));
+        assert_eq!(same_site_token(&parts(Method::POST, &good)), Ok("tgs_x"));
+        assert_eq!(same_site_token(&parts(Method::GET, &good[..1])), Ok("tgs_x"));
         for (at, bad) in [
             (2, ("origin", "https://h:2")),
             (2, ("origin", "null")),

@@ -15,6 +15,7 @@ use super::Control;
 use super::caller::{AccountUser, Caller, RootOnly};
 use super::confirm::{AfterChange, Progress, Receipt, WaitQuery};
 use super::error::{Kind, Problem};
+use super::last_used::Use;
 use super::name;
 use super::request::{Id, JsonBody, QueryOf};
 use super::seal::Owner;
@@ -56,6 +57,9 @@ pub struct KeyView {
     deleted_at: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     imported: bool,
+    /// Whether a browser sent it: then a page may hold it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    seen_in_browser: bool,
 }
 
 /// The keys of an account and where it stands against its limits.
@@ -329,11 +333,13 @@ pub(super) fn status_of(record: &KeyRecord, now: WallTime) -> KeyStatus {
     }
 }
 
-fn key_view(last_used: &HashMap<KeyId, WallTime>, record: KeyRecord, now: WallTime) -> KeyView {
+fn key_view(last_used: &HashMap<KeyId, Use>, record: KeyRecord, now: WallTime) -> KeyView {
+    let used = last_used.get(&record.key_id());
     KeyView {
         id: record.key_id(),
         status: status_of(&record, now),
-        last_used_at: last_used.get(&record.key_id()).map(WallTime::to_string),
+        last_used_at: used.map(|used| used.last.to_string()),
+        seen_in_browser: used.is_some_and(|used| used.seen_in_browser),
         expires_at: record.credential.expires_at.map(|at| at.to_string()),
         deleted_at: record.deleted.as_ref().map(|deletion| deletion.deleted_at.to_string()),
         created_at: record.created_at.to_string(),

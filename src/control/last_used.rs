@@ -1,4 +1,4 @@
-//! When each key was last used, from the lines of the ledger.
+//! When each key was last used, and whether from a browser, from the lines of the ledger.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::clock;
+use crate::meter::record::Counters;
 use crate::principal::KeyId;
 use crate::store::{Ledger, StoreError};
 use crate::time::{BootTime, Hour, WallTime};
@@ -25,15 +26,23 @@ pub struct LastUsed {
 
 #[derive(Default)]
 struct Read {
-    by_key: HashMap<KeyId, WallTime>,
+    by_key: HashMap<KeyId, Use>,
     /// Everything before this hour was read when it could no longer change much.
     from: Option<Hour>,
     at: Option<BootTime>,
 }
 
+/// What is known of a key's use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    pub last: WallTime,
+    /// A browser sent it, so a page may hold it.
+    pub seen_in_browser: bool,
+}
+
 impl LastUsed {
     /// The last use of each of `keys` that has one.
-    pub async fn of(&self, keys: &[KeyId], ledger: &dyn Ledger) -> Result<HashMap<KeyId, WallTime>, StoreError> {
+    pub async fn of(&self, keys: &[KeyId], ledger: &dyn Ledger) -> Result<HashMap<KeyId, Use>, StoreError> {
         let mut read = self.read.lock().await;
         let now = clock::boot();
         if read.at.is_none_or(|at| now.since(at) >= FRESH) {
@@ -50,8 +59,9 @@ impl Read {
         while from <= now {
             let to = Hour(from.0.saturating_add(AT_ONCE - 1)).min(now);
             for line in ledger.lines(from, to).await? {
-                let last_used = self.by_key.entry(line.key.key_id).or_default();
-                *last_used = (*last_used).max(WallTime(line.counters.last_used));
+                let used = self.by_key.entry(line.key.key_id).or_default();
+                used.last = used.last.max(WallTime(line.counters.last_used));
+                used.seen_in_browser |= line.counters.flags & Counters::SEEN_IN_BROWSER != 0;
             }
             from = to.next();
         }

@@ -22,6 +22,7 @@ pub mod members;
 pub mod name;
 pub mod openapi;
 pub mod operator_keys;
+pub mod operator_session;
 pub mod password;
 pub mod recovery;
 mod refusal;
@@ -38,6 +39,7 @@ pub mod token;
 pub mod totp;
 pub mod upkeep;
 pub mod usage;
+pub mod usage_csv;
 pub mod usage_record;
 
 use std::sync::Arc;
@@ -72,6 +74,8 @@ pub struct ControlParts {
     /// Absent where the store looks after itself.
     pub upkeep: Option<Arc<dyn Upkeep>>,
     pub keys: KeysConfig,
+    /// How clients reach a cluster; `{host}` stands for its first host name.
+    pub endpoint: String,
     pub password_cost: PasswordCost,
 }
 
@@ -84,6 +88,7 @@ pub struct Control {
     billing_token: Option<TokenHash>,
     upkeep: Option<Arc<dyn Upkeep>>,
     limits: KeyLimits,
+    endpoint: String,
     passwords: Passwords,
     last_used: LastUsed,
     sign_ins: SignInThrottle,
@@ -94,8 +99,17 @@ pub struct Control {
 impl Control {
     /// Err where the cost of a password is not one that Argon2 can have.
     pub fn new(parts: ControlParts) -> Result<Arc<Self>, CannotHash> {
-        let ControlParts { store, digester, sealer, operator_token, billing_token, upkeep, keys, password_cost } =
-            parts;
+        let ControlParts {
+            store,
+            digester,
+            sealer,
+            operator_token,
+            billing_token,
+            upkeep,
+            keys,
+            endpoint,
+            password_cost,
+        } = parts;
         let KeysConfig { active_max, daily_max, day_offset } = keys;
         let limits = KeyLimits { active_max, daily_max, day_offset };
         let passwords = Passwords::new(password_cost)?;
@@ -107,6 +121,7 @@ impl Control {
             billing_token,
             upkeep,
             limits,
+            endpoint,
             passwords,
             last_used: LastUsed::default(),
             sign_ins: SignInThrottle::default(),
@@ -116,13 +131,17 @@ impl Control {
     }
 }
 
-/// Every route of the control listener. `extra` is merged in: the health routes where they share the listener, the console.
+/// Every route of the control listener. `extra` is merged in: the health routes where they share the listener.
 pub fn router(control: Arc<Control>, extra: Router) -> Router {
+    enveloped(api(control).merge(extra))
+}
+
+/// The API and its document, as the console asks it from inside.
+pub fn api(control: Arc<Control>) -> Router {
     let (api, document) = api::routes().finish();
     let document = Bytes::from(document.to_string());
     let served = get(move || std::future::ready(([(CONTENT_TYPE, "application/json")], document.clone())));
-    let api = api.with_state(control).route("/openapi.json", served);
-    enveloped(api.merge(extra))
+    api.with_state(control).route("/openapi.json", served)
 }
 
 /// What every router of this process gets: problems for unknown paths and methods, request ids, security headers.

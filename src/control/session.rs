@@ -21,7 +21,7 @@ use super::request::JsonBody;
 use super::token::{SESSION, Token};
 use crate::clock;
 use crate::limits::FailureThrottle;
-use crate::principal::{AccountId, SessionId};
+use crate::principal::{AccountId, AccountStatus, SessionId};
 use crate::store::audit::{Actor, ActorKind};
 use crate::store::records::{Role, SessionRecord, UserRecord};
 use crate::time::WallTime;
@@ -110,8 +110,36 @@ fn answer(token: &Token, signed_in: SignedIn, cookie: bool) -> Response {
     }
     let csrf_token = Some(cookie::csrf_token(token.expose()));
     let mut response = (StatusCode::CREATED, Json(SignedIn { csrf_token, ..signed_in })).into_response();
-    cookie::set(&mut response, token);
+    cookie::set(&mut response, token, LASTS);
     response
+}
+
+/// Who is signed in, and how their account stands.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SessionFacts)]
+pub struct Facts {
+    role: Role,
+    email: String,
+    account_id: AccountId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_name: Option<String>,
+    verified: bool,
+    status: AccountStatus,
+    expires_at: String,
+}
+
+pub async fn read(State(control): State<Arc<Control>>, user: AccountUser) -> Result<Json<Facts>, Problem> {
+    let known = control.store.user(user.session.user_id).await?.ok_or(Kind::Unauthenticated)?;
+    let account = control.store.account(user.account_id()).await?.ok_or(Kind::Unauthenticated)?;
+    Ok(Json(Facts {
+        role: known.role,
+        email: known.email,
+        account_id: known.account_id,
+        account_name: account.name,
+        verified: account.verified,
+        status: account.account.status,
+        expires_at: user.session.expires_at.to_string(),
+    }))
 }
 
 pub async fn sign_out(State(control): State<Arc<Control>>, user: AccountUser) -> Result<Response, Problem> {

@@ -17,6 +17,7 @@ use super::error::{Kind, Problem};
 use super::recovery;
 use super::request::JsonBody;
 use super::seal::Owner;
+use super::session;
 use super::token::{self, GRANT, SESSION, Token};
 use super::totp::{Step, TotpSecret};
 use crate::clock;
@@ -95,7 +96,7 @@ pub async fn step_up(
     let granted = Granted { grant: token.expose().to_owned(), expires_in: GRANT_LASTS.as_secs(), csrf_token };
     let mut response = (StatusCode::CREATED, Json(granted)).into_response();
     if let Some(token) = rotated {
-        cookie::set(&mut response, &token);
+        cookie::set(&mut response, &token, session::LASTS);
     }
     Ok(response)
 }

@@ -31,6 +31,11 @@ impl Token {
         Ok(Self(SecretString::from(text)))
     }
 
+    /// A token that was made otherwise.
+    pub(super) fn of(text: String) -> Self {
+        Self(SecretString::from(text))
+    }
+
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }

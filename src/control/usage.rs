@@ -1,4 +1,4 @@
-//! `GET /v1/usage/records`: what was used, by hour, as NDJSON.
+//! `GET /v1/usage/records`: what was used, by hour, as NDJSON or CSV.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,17 +6,18 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer};
 
 use super::Control;
 use super::caller::UsageReader;
 use super::error::{Kind, Problem};
 use super::request::QueryOf;
+use super::usage_csv;
 use super::usage_record::{Dimensions, Selection, UsageRecord, sum};
 use crate::clock;
 use crate::meter::record::{Counters, Operation};
-use crate::principal::{AccountId, ClusterId};
+use crate::principal::{AccountId, ClusterId, KeyId};
 use crate::time::{Hour, WallTime};
 
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
@@ -31,6 +32,7 @@ const RECENT_HOURS: u32 = 35 * 24;
 pub struct Query {
     account: Option<AccountId>,
     cluster: Option<ClusterId>,
+    key: Option<KeyId>,
     operation: Option<Operation>,
     /// The first window, and the end of the last.
     #[serde(default, deserialize_with = "instant")]
@@ -50,7 +52,7 @@ enum By {
     Key,
 }
 
-#[derive(Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Format {
     Ndjson,
@@ -63,15 +65,18 @@ pub async fn records(
     reader: UsageReader,
     QueryOf(query): QueryOf<Query>,
 ) -> Result<Response, Problem> {
-    if query.format.as_ref().is_some_and(|format| *format != Format::Ndjson) {
-        return Err(Kind::NotAcceptable.into());
-    }
+    let write = match query.format {
+        None | Some(Format::Ndjson) => ndjson,
+        Some(Format::Csv) if query.cursor.is_none() => csv_from_its_head,
+        Some(Format::Csv) => more_csv,
+        Some(Format::Cloudevents) => return Err(Kind::NotAcceptable.into()),
+    };
     let selection = query.selection(reader)?;
     let limit = query.limit.unwrap_or(USUAL).clamp(1, MOST);
     // Nothing is final yet, see `UsageRecord::new`.
     let page =
         if query.r#final == Some(true) { Vec::new() } else { control.page(&selection, query.hours(), limit).await? };
-    Ok(ndjson(page, limit))
+    Ok(written(page, limit, write))
 }
 
 impl Query {
@@ -86,7 +91,8 @@ impl Query {
             None => None,
             Some(text) => Some(cursor(text, by_key)?),
         };
-        Ok(Selection { account_id, cluster_id: self.cluster, operation: self.operation, by_key, after })
+        let Self { cluster: cluster_id, key: key_id, operation, .. } = *self;
+        Ok(Selection { account_id, cluster_id, key_id, operation, by_key, after })
     }
 
     /// Every hour that lies in `from..to` at least in part, up to the one that is open now.
@@ -127,22 +133,44 @@ impl Control {
     }
 }
 
-fn ndjson(mut page: Vec<(Dimensions, Counters)>, limit: usize) -> Response {
+const CSV: &str = "text/csv; charset=utf-8";
+
+type Records = [(Dimensions, Counters)];
+
+fn written(
+    mut page: Vec<(Dimensions, Counters)>,
+    limit: usize,
+    write: fn(&Records) -> (&'static str, Vec<u8>),
+) -> Response {
     let more = page.len() > limit;
     page.truncate(limit);
     let next = page.last().filter(|_| more).map(|(dimensions, _)| dimensions.to_cursor());
-    let mut body = Vec::with_capacity(page.len() * 512);
-    for (dimensions, counters) in &page {
-        // Nothing in a record can fail to be written as JSON.
-        let _always_written = serde_json::to_writer(&mut body, &UsageRecord::new(*dimensions, counters));
-        body.push(b'\n');
-    }
+    let (content_type, body) = write(&page);
     let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-ndjson"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Some(value) = next.and_then(|next| next.try_into().ok()) {
         response.headers_mut().insert(NEXT_CURSOR, value);
     }
     response
+}
+
+fn ndjson(page: &Records) -> (&'static str, Vec<u8>) {
+    let mut body = Vec::with_capacity(page.len() * 512);
+    for (dimensions, counters) in page {
+        // Nothing in a record can fail to be written as JSON.
+        let _always_written = serde_json::to_writer(&mut body, &UsageRecord::new(*dimensions, counters));
+        body.push(b'\n');
+    }
+    ("application/x-ndjson", body)
+}
+
+/// So that the pages make one table when they are put together.
+fn csv_from_its_head(page: &Records) -> (&'static str, Vec<u8>) {
+    (CSV, (usage_csv::head() + &usage_csv::lines(page)).into_bytes())
+}
+
+fn more_csv(page: &Records) -> (&'static str, Vec<u8>) {
+    (CSV, usage_csv::lines(page).into_bytes())
 }
 
 /// RFC 3339 in UTC or with an offset.

@@ -26,6 +26,7 @@ pub struct Dimensions {
 pub struct Selection {
     pub account_id: Option<AccountId>,
     pub cluster_id: Option<ClusterId>,
+    pub key_id: Option<KeyId>,
     pub operation: Option<Operation>,
     pub by_key: bool,
     /// Only what comes behind it.
@@ -95,6 +96,7 @@ impl Selection {
     fn takes(&self, key: &LineKey) -> bool {
         self.account_id.is_none_or(|id| id == key.account_id)
             && self.cluster_id.is_none_or(|id| id == key.cluster_id)
+            && self.key_id.is_none_or(|id| id == key.key_id)
             && self.operation.is_none_or(|operation| operation == key.operation)
     }
 }

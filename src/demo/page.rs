@@ -41,7 +41,7 @@ pub fn text(facts: &Facts) -> String {
   Read the usage (the operator's token)
     curl {control}/v1/usage/records -H 'Authorization: Bearer {operator_token}'
 
-  Keys (sign in as the account's owner)
+  Keys (sign in as the account's owner, in a browser at {control} or from a program)
     e-mail           {email}
     password         {password}
     a code, without a phone:  {tollgate} totp {totp_secret}

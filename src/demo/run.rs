@@ -89,6 +89,7 @@ fn config(folder: &Path, options: &DemoOptions) -> Config {
     }
     if let Some(control) = &mut config.control {
         control.listen = options.control;
+        "http://{gateway}".clone_into(&mut control.endpoint);
     }
     config
 }

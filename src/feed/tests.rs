@@ -78,7 +78,8 @@ impl Stage {
         let (pushes, _) = broadcast::channel(8);
         let cluster_reads = AtomicUsize::new(0);
         let lease = Arc::new(Lease::default());
-        let script = Script { answers, slow, asked: Mutex::default(), lease: Arc::clone(&lease), cluster_reads, pushes };
+        let script =
+            Script { answers, slow, asked: Mutex::default(), lease: Arc::clone(&lease), cluster_reads, pushes };
         let script = Arc::new(script);
         let followed = Followed {
             incarnation: Incarnation([3; ID_BYTES]),

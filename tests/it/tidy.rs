@@ -57,8 +57,24 @@ const RULES: &[Rule] = &[
     Rule {
         of: &["control"],
         except: &[],
-        never: &["crate::gateway"],
-        why: "the control plane writes to the store; the feed brings it to the data plane",
+        never: &["crate::gateway", "crate::console"],
+        why: "the control plane writes to the store; the feed brings it to the data plane; the console is its client",
+    },
+    Rule {
+        of: &["console"],
+        except: &[],
+        never: &[
+            "crate::store",
+            "crate::journal",
+            "crate::gateway",
+            "crate::auth",
+            "crate::meter",
+            "crate::feed",
+            "crate::key",
+            "crate::app",
+            "redb",
+        ],
+        why: "a page is made of what the API answers to its visitor, so that no rule stands in two places",
     },
     Rule {
         of: &[

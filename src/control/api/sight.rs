@@ -84,6 +84,7 @@ pub(super) fn usage_routes(api: Api) -> Api {
         )
         .query("account", "Only of this account.", &json!({"$ref": "#/components/schemas/AccountId"}))
         .query("cluster", "Only of this cluster.", &json!({"$ref": "#/components/schemas/ClusterId"}))
+        .query("key", "Only calls with this key.", &json!({"$ref": "#/components/schemas/KeyId"}))
         .query("operation", "Only this operation.", &text)
         .query("from", "The first window.", &instant)
         .query("to", "The end of the last window.", &instant)

@@ -9,7 +9,7 @@ use crate::store::records::{Grant, GrantFor};
 
 /// The routes of interfaces, section 4, and those of section 5 that there are.
 const ROUTES: &str = "
-    POST /v1/session, DELETE /v1/session, POST /v1/accounts, GET /v1/accounts, GET /v1/accounts/{id}, PATCH /v1/accounts/{id},
+    POST /v1/session, GET /v1/session, POST /v1/operator-session, DELETE /v1/operator-session, DELETE /v1/session, POST /v1/accounts, GET /v1/accounts, GET /v1/accounts/{id}, PATCH /v1/accounts/{id},
     POST /v1/accounts/{id}/reset, GET /v1/accounts/{id}/members, POST /v1/accounts/{id}/members,
     DELETE /v1/accounts/{id}/members/{member}, GET /v1/accounts/{id}/clusters, POST /v1/accounts/{id}/clusters,
     GET /v1/clusters/{id}, PATCH /v1/clusters/{id}, DELETE /v1/clusters/{id}, GET /v1/keys, POST /v1/keys, GET /v1/keys/{id},
@@ -134,6 +134,7 @@ impl Scene {
         let mut body = operation.example();
         let present = match operation.id() {
             "signIn" => vec![("email", json!("one@example.com")), ("password", json!(PASSWORD))],
+            "operatorSignIn" => vec![("token", json!(self.world.operator))],
             "changePassword" => vec![("password", json!(PASSWORD))],
             "stepUp" => vec![("code", json!(self.owner.totp.code_at(clock::wall()).as_str()))],
             "lookupKey" => vec![("key", json!(self.key.1))],

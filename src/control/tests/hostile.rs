@@ -71,7 +71,7 @@ async fn hostile_paths_and_queries_are_problems_of_the_caller() {
         let path = format!("/v1/usage/records?{query}");
         world.get(&owner.token, &path).await.problem(400, "invalid_request");
     }
-    let format = world.get(&owner.token, "/v1/usage/records?format=csv").await;
+    let format = world.get(&owner.token, "/v1/usage/records?format=cloudevents").await;
     format.problem(406, "not_acceptable");
 }
 

@@ -127,6 +127,7 @@ impl World {
             billing_token: Some(billing.hash()),
             upkeep: Some(Arc::clone(&store) as Arc<dyn Upkeep>),
             keys,
+            endpoint: "https://{host}".to_owned(),
             password_cost: PasswordCost { memory_kib: 64, passes: 1, lanes: 1 },
         };
         let health = Health {

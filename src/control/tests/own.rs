@@ -283,6 +283,32 @@ async fn a_browser_has_a_cookie_and_changes_nothing_without_the_csrf_token() {
 }
 
 #[tokio::test]
+async fn the_operators_browser_needs_the_token_once_and_the_csrf_token_for_changes() {
+    let world = World::new();
+    let owner = world.owner("one@example.com").await;
+    let account = format!("/v1/accounts/{}", owner.account_id);
+    let sign_in = |token: &str| json!({"token": token});
+    let foreign = Request::post("/v1/operator-session").header("host", "h:1").header("origin", "https://evil.example");
+    let foreign = foreign.body(Body::from(sign_in(&world.operator).to_string())).unwrap();
+    world.send(foreign).await.problem(403, "cross_site");
+    for wrong in [&world.billing, &owner.token, ""] {
+        world.post("", "/v1/operator-session", sign_in(wrong)).await.problem(401, "sign_in_failed");
+    }
+    let answer = world.post("", "/v1/operator-session", sign_in(&world.operator)).await;
+    let browser = cookies_of(&answer);
+    assert!(!answer.ok(201).to_string().contains(&world.operator) && browser.session != world.operator);
+    world.browse(&browser, Method::GET, "/v1/accounts", Value::Null, &[]).await.ok(200);
+    world.browse(&browser, Method::GET, "/v1/keys", Value::Null, &[]).await.problem(403, "forbidden");
+    let patch = json!({"verified": false});
+    let forged = world.browse(&browser, Method::PATCH, &account, patch.clone(), &[("origin", "https://h:1")]).await;
+    forged.problem(403, "cross_site");
+    let good = [("origin", "https://h:1"), ("x-csrf-token", browser.csrf.as_str())];
+    assert_eq!(world.browse(&browser, Method::PATCH, &account, patch, &good).await.ok(200)["verified"], false);
+    // As a bearer it is nothing: it only ever stands in the cookie.
+    world.get(&browser.session, "/v1/accounts").await.problem(401, "unauthenticated");
+}
+
+#[tokio::test]
 async fn a_bearer_token_counts_alone_and_stays_the_same_at_step_up() {
     let world = World::new();
     let owner = world.owner("one@example.com").await;

@@ -50,6 +50,24 @@ async fn records_are_filtered_paged_and_kept_apart_by_account() {
     assert_eq!(paged(&world, 9).await, all);
 }
 
+#[tokio::test]
+async fn csv_pages_make_one_table_and_a_key_can_be_picked() {
+    let world = World::new();
+    let owner = world.owner("one@example.com").await;
+    let lines = [1, 2, 3].map(|key| line(owner.account_id, key, Operation::Query, u64::from(key)));
+    flush(&world, 1, clock::wall().hour(), lines.to_vec()).await;
+    let whole = world.get(&owner.token, "/v1/usage/records?format=csv&by=key").await;
+    assert_eq!(whole.headers["content-type"], "text/csv; charset=utf-8");
+    let first = world.get(&owner.token, "/v1/usage/records?format=csv&by=key&limit=1").await;
+    let cursor = first.headers["x-next-cursor"].to_str().unwrap().to_owned();
+    let rest = world.get(&owner.token, &format!("/v1/usage/records?format=csv&by=key&cursor={cursor}")).await;
+    assert_eq!(first.text + &rest.text, whole.text);
+    assert_eq!(whole.text.lines().count(), 4);
+    let picked = format!("/v1/usage/records?key={}", KeyId([2; ID_BYTES]));
+    let picked = records(world.get(&owner.token, &picked).await);
+    assert_eq!((picked.len(), picked[0]["calls"]["ok"].as_str()), (1, Some("2")));
+}
+
 async fn paged(world: &World, limit: usize) -> Vec<Value> {
     let (mut all, mut cursor) = (Vec::new(), String::new());
     for _ in 0..20 {

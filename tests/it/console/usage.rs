@@ -1,0 +1,85 @@
+//! Usage, clusters and the audit log in the browser.
+
+use serde_json::json;
+
+use super::Scene;
+
+#[test]
+fn calls_are_seen_as_numbers_as_a_chart_as_a_table_and_as_csv() {
+    let scene = Scene::signed_in();
+    let browser = &scene.browser;
+    let key = scene.demo.key().to_owned();
+    for _ in 0..3 {
+        assert_eq!(scene.call(&key), 200);
+    }
+    browser.until("three calls are there", || {
+        scene.open("/console/usage");
+        browser.text(".figures dd") == "3"
+    });
+    assert_eq!(browser.count(".chart .bucket.provisional rect.ok"), 1);
+    browser.click(".chart .numbers summary");
+    let row = browser.text(".chart .numbers tbody tr");
+    assert!(row.contains("provisional") && row.contains('3'), "{row}");
+    browser.reads("main", "list_collections");
+    let csv = browser.run_async("fetch(document.querySelector('a[download]').href).then((answer) => answer.text())");
+    let csv = csv.as_str().unwrap();
+    assert!(
+        csv.starts_with("window_start,") && csv.contains(",list_collections,") && csv.lines().count() == 2,
+        "{csv}"
+    );
+    let choose = |field: &str, value: &str| {
+        let script = format!(
+            "const f = document.querySelector('#{field}'); f.value = {value:?}; f.dispatchEvent(new Event('change', {{bubbles: true}}))"
+        );
+        browser.run(&script);
+    };
+    choose("range", "30d");
+    browser
+        .until("thirty days are shown", || browser.path().contains("range=30d") && browser.count(".bucket") == 30 * 4);
+    choose("key", "");
+    browser.reads("main", "Days end at midnight UTC+8");
+    scene.has_no_complaints();
+}
+
+#[test]
+fn the_allow_list_is_edited_and_in_force() {
+    let scene = Scene::signed_in();
+    let browser = &scene.browser;
+    let key = scene.demo.key().to_owned();
+    scene.open("/console/clusters");
+    browser.reads("main", &scene.demo.facts.gateway);
+    let set = |ips: &str| {
+        browser.click("[data-open=allow-list]");
+        browser.fill("#allow-ips", ips);
+        browser.click("#allow-list [type=submit]");
+    };
+    set("everybody");
+    browser.reads("#allow-list .failure", "not valid");
+    browser.press("\u{e00c}");
+    set("203.0.113.7, 10.0.0.0/8");
+    browser.reads(".tags", "10.0.0.0/8");
+    assert_eq!(scene.call(&key), 403);
+    set("");
+    browser.until("the page is a new one", || browser.count("#allow-list[open]") == 0);
+    browser.reads("main", "every address");
+    assert_eq!(scene.call(&key), 200);
+    scene.open("/console/audit");
+    browser.reads("main", "Cluster changed");
+    browser.reads("main", "Signed in");
+    scene.has_no_complaints();
+}
+
+#[test]
+fn a_long_audit_log_is_read_page_by_page() {
+    let scene = Scene::signed_in();
+    let path = format!("/v1/accounts/{}", scene.demo.facts.account_id);
+    for limit in 3..60 {
+        scene.operator("PATCH", &path, &json!({"active_max": limit}));
+    }
+    scene.open("/console/audit");
+    assert_eq!(scene.browser.count("tbody tr"), 50);
+    scene.browser.click(".pager a[href*=cursor]");
+    scene.browser.reads("main", "Account created");
+    scene.browser.click(".pager a");
+    scene.browser.until("the newest again", || !scene.browser.path().contains("cursor"));
+}
