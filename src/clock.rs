@@ -21,25 +21,6 @@ pub fn wall() -> WallTime {
     now
 }
 
-/// A wall clock that a test moves, on its own thread only.
-#[cfg(test)]
-pub mod shifted {
-    use std::cell::Cell;
-
-    use crate::time::WallTime;
-
-    thread_local! { static BY_MS: Cell<i64> = const { Cell::new(0) }; }
-
-    /// So many milliseconds ahead of the real one, or behind it.
-    pub fn to(ms: i64) {
-        BY_MS.set(ms);
-    }
-
-    pub(super) fn from(now: WallTime) -> WallTime {
-        WallTime(now.0.saturating_add_signed(BY_MS.get()))
-    }
-}
-
 /// Milliseconds from the boot clock to the wall clock, as last compared by [`compare`].
 static WALL_MINUS_BOOT: AtomicI64 = AtomicI64::new(i64::MIN);
 
@@ -65,4 +46,23 @@ fn nanos(at: Timespec) -> u64 {
     let seconds = u64::try_from(at.tv_sec).unwrap_or_default();
     let rest = u64::try_from(at.tv_nsec).unwrap_or_default();
     seconds.saturating_mul(1_000_000_000).saturating_add(rest)
+}
+
+/// A wall clock that a test moves, on its own thread only.
+#[cfg(test)]
+pub mod shifted {
+    use std::cell::Cell;
+
+    use crate::time::WallTime;
+
+    thread_local! { static BY_MS: Cell<i64> = const { Cell::new(0) }; }
+
+    /// So many milliseconds ahead of the real one, or behind it.
+    pub fn to(ms: i64) {
+        BY_MS.set(ms);
+    }
+
+    pub(super) fn from(now: WallTime) -> WallTime {
+        WallTime(now.0.saturating_add_signed(BY_MS.get()))
+    }
 }
