@@ -19,7 +19,7 @@ use crate::key::Digester;
 use crate::store::embedded::{Embedded, Settings};
 use crate::store::intent::Submit;
 use crate::store::journaled::Journaled;
-use crate::store::redis::{RedisStore, Role, Settings as RedisSettings};
+use crate::store::redis::{RedisStore, Role, SentinelNode, Sentinels, Settings as RedisSettings};
 use crate::store::rotation::{Fingerprint, Rotation, SecretsMark, Versions};
 use crate::store::upkeep::{Kept, Upkeep};
 use crate::store::{Store, StoreError};
@@ -215,7 +215,11 @@ fn redis_settings(config: &Config, at: &RedisConfig, journal: &Path) -> Result<R
         None => Role::Gateway,
     };
     let settings = RedisSettings::new(&at.url.0, config.store.lease, role);
-    Ok(RedisSettings { replicas: at.replicas, ..settings })
+    let sentinels = at.sentinel.as_ref().map(|sentinel| Sentinels {
+        master: sentinel.master.clone(),
+        nodes: sentinel.nodes.iter().map(|node| SentinelNode(node.0.clone())).collect(),
+    });
+    Ok(RedisSettings { replicas: at.replicas, sentinels, ..settings })
 }
 
 /// A store that is gone must not be replaced by an empty one beside a journal that knows better.

@@ -11,7 +11,7 @@ use super::settings::{self as s, Defaulted, Optional, Row};
 use super::written::{Form, Name, StoreName, Wrong};
 use super::{
     Config, ControlConfig, GatewayConfig, HealthConfig, KeysConfig, LimitsConfig, MeterConfig, RedisConfig,
-    SecretsConfig, StoreConfig, StoreKind, TlsConfig, check, unknown,
+    SecretsConfig, SentinelConfig, StoreConfig, StoreKind, TlsConfig, check, unknown,
 };
 
 impl Config {
@@ -228,9 +228,10 @@ fn control(read: &mut Reader<'_>) -> ControlConfig {
 fn store(read: &mut Reader<'_>) -> StoreConfig {
     let (lease, path) = (read.get(&s::LEASE), read.path(&s::STORE_PATH));
     let (url, replicas) = (read.find(&s::STORE_URL), read.get(&s::STORE_REPLICAS));
+    let sentinel = sentinel(read);
     let kind = match (read.get(&s::STORE_KIND), url) {
         (StoreName::Embedded, _) => StoreKind::Embedded { path },
-        (StoreName::Redis, Some(url)) => StoreKind::Redis(RedisConfig { url, replicas }),
+        (StoreName::Redis, Some(url)) => StoreKind::Redis(RedisConfig { url, sentinel, replicas }),
         (StoreName::Redis, None) => {
             let row = s::STORE_URL.0;
             let example = row.written.text();
@@ -239,6 +240,23 @@ fn store(read: &mut Reader<'_>) -> StoreConfig {
         }
     };
     StoreConfig { kind, lease }
+}
+
+fn sentinel(read: &mut Reader<'_>) -> Option<SentinelConfig> {
+    let (master, nodes) = (read.find(&s::SENTINEL_MASTER), read.get(&s::SENTINEL_NODES));
+    match (master, nodes.is_empty()) {
+        (Some(master), false) => Some(SentinelConfig { master: master.0, nodes }),
+        (None, true) => None,
+        (Some(_), true) => {
+            read.found
+                .note(s::SENTINEL_NODES.0.path, "is missing: sentinel.master is of no use without sentinels to ask");
+            None
+        }
+        (None, false) => {
+            read.found.note(s::SENTINEL_MASTER.0.path, "is missing: the sentinels must be told which master is meant");
+            None
+        }
+    }
 }
 
 fn keys(read: &mut Reader<'_>) -> KeysConfig {

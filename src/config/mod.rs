@@ -147,8 +147,28 @@ pub enum StoreKind {
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
     pub url: RedisUrl,
+    pub sentinel: Option<SentinelConfig>,
     /// Replicas that must have a change before it is answered.
     pub replicas: usize,
+}
+
+/// Who is asked where the master is.
+#[derive(Clone, Debug)]
+pub struct SentinelConfig {
+    /// What they call it.
+    pub master: String,
+    /// One at least.
+    pub nodes: Vec<SentinelUrl>,
+}
+
+/// Where a sentinel is, perhaps with a password. Never printed.
+#[derive(Clone, PartialEq, Eq, PartialOrd)]
+pub struct SentinelUrl(pub String);
+
+impl fmt::Debug for SentinelUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SentinelUrl(…)")
+    }
 }
 
 /// Where Redis is, perhaps with a password. Never printed.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::written::{Name, Size, StoreName, UtcOffset};
-use super::{HttpDenials, RedisUrl};
+use super::{HttpDenials, RedisUrl, SentinelUrl};
 
 /// One line of the table, without its type.
 #[derive(Clone, Copy, Debug)]
@@ -58,10 +58,8 @@ pub const SECTIONS: &[(&str, &str)] = &[
 ];
 
 /// Keys of other versions, each with what to say to the one who writes it.
-pub const RESERVED: &[(&str, &str)] = &[
-    ("store.sentinel", "Redis with sentinels is not available in this version; name the master in url, and remove it"),
-    ("meter.ledger_url", "a ledger apart from the store is not available in this version; remove it"),
-];
+pub const RESERVED: &[(&str, &str)] =
+    &[("meter.ledger_url", "a ledger apart from the store is not available in this version; remove it")];
 
 macro_rules! settings {
     (@type default $type:ty) => { Defaulted<$type> };
@@ -195,6 +193,10 @@ settings! {
     STORE_PATH: PathBuf = "store.path", default "tollgate.redb";
     /// Where Redis is, for kind = "redis": redis://user:password@host:port/database, or rediss:// for TLS.
     STORE_URL: RedisUrl = "store.url", example "redis://127.0.0.1:6379";
+    /// The name by which sentinels know the master. They are asked where it is; store.url says how to come to it, and its host and port are not used.
+    SENTINEL_MASTER: Name = "store.sentinel.master", example "tollgate";
+    /// The sentinels, each as host:port, or as redis://user:password@host:port.
+    SENTINEL_NODES: Vec<SentinelUrl> = "store.sentinel.nodes", default [];
     /// Replicas of Redis that must have a change before it is answered as done. 0: the master is enough.
     STORE_REPLICAS: usize = "store.replicas", default 0 from 0 to 16;
     /// How long a gateway cut off from the store goes on serving known keys, and how long a delete waits for a silent gateway at most.

@@ -101,10 +101,10 @@ mod tests {
     #[test]
     fn a_key_of_another_version_is_known_as_such() {
         assert!(
-            found("[store]\nsentinel = 'redis://user:secret@host'")[0]
-                .starts_with("store.sentinel: Redis with sentinels")
+            found("[meter]\nledger_url = 'redis://user:secret@host'")[0]
+                .starts_with("meter.ledger_url: a ledger apart")
         );
-        assert!(!found("[store]\nsentinel = 'redis://user:secret@host'")[0].contains("secret"));
+        assert!(!found("[meter]\nledger_url = 'redis://user:secret@host'")[0].contains("secret"));
     }
 
     #[test]

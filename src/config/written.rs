@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Value;
 
-use super::{HttpDenials, RedisUrl};
+use super::{HttpDenials, RedisUrl, SentinelUrl};
 
 /// A value that is not what its key asks for.
 #[derive(Debug)]
@@ -194,6 +194,17 @@ impl Form for RedisUrl {
         let read = value.as_str().filter(|url| host(url).is_some_and(|length| length > 0));
         let wrong = || Wrong { at: None, got: "\"…\"".to_owned(), wanted: "an address like redis://host:port" };
         read.map(|url| Self(url.to_owned())).ok_or_else(wrong)
+    }
+}
+
+impl Form for SentinelUrl {
+    fn read(value: &Value) -> Result<Self, Wrong> {
+        let (host, port) = value.as_str().and_then(|text| text.rsplit_once(':')).unwrap_or_default();
+        let is_address = host.contains("://") && RedisUrl::read(value).is_ok();
+        let is_host = !host.is_empty() && !host.contains(['/', '@']) && port.parse::<u16>().is_ok_and(|port| port > 0);
+        let wrong = || Wrong { at: None, got: "\"…\"".to_owned(), wanted: "a sentinel like host:26379" };
+        let read = value.as_str().filter(|_| is_address || is_host);
+        read.map(|text| Self(text.to_owned())).ok_or_else(wrong)
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, Script, Value};
+use redis::{Cmd, RedisError, Script, Value};
 use tokio::runtime::Handle;
 
 use super::answer::Answer;
+use super::source::{Source, patience};
 use crate::clock;
 use crate::store::StoreError;
 use crate::time::BootTime;
@@ -25,7 +26,7 @@ const HEAD: &str = "{tg}:head";
 
 /// One connection. Calls from many tasks share it and are answered in order.
 pub struct Lane {
-    client: Client,
+    source: Source,
     /// Where connections live: a runtime that is there for as long as the store.
     runtime: Handle,
     open: tokio::sync::Mutex<Option<Open>>,
@@ -47,8 +48,8 @@ struct Breaker {
 }
 
 impl Lane {
-    pub fn new(client: Client, runtime: Handle) -> Self {
-        Self { client, runtime, open: tokio::sync::Mutex::default(), breaker: Mutex::default() }
+    pub fn new(source: Source, runtime: Handle) -> Self {
+        Self { source, runtime, open: tokio::sync::Mutex::default(), breaker: Mutex::default() }
     }
 
     /// Runs a script, and once more where the connection was cut: whatever scripts do, doing it twice is doing it once. An error says
@@ -99,11 +100,8 @@ impl Lane {
             return Ok(open.clone());
         }
         self.check()?;
-        let client = self.client.clone();
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
-        let connecting =
-            self.runtime.spawn(async move { client.get_multiplexed_async_connection_with_config(&config).await });
+        let source = self.source.clone();
+        let connecting = self.runtime.spawn(async move { source.connect(&patience()).await });
         let connected = match connecting.await {
             Ok(connected) => connected,
             Err(_) => return Err(StoreError::Away("the store is closed".to_owned())),

@@ -11,6 +11,7 @@ mod place;
 mod pushes;
 mod rows;
 mod scripts;
+mod source;
 mod watch;
 mod writer;
 
@@ -25,6 +26,7 @@ use self::ledger::Sums;
 pub use self::opening::{Opened, Role, Settings};
 use self::place::Place;
 use self::rows::View;
+pub use self::source::{SentinelNode, Sentinels};
 use self::watch::Watch;
 use super::confirm::{Confirmation, GatewayState};
 use super::rules::queue::Queue;

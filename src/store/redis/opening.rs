@@ -5,14 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::io::tcp::TcpSettings;
-use redis::{Client, IntoConnectionInfo, ProtocolVersion};
 use tokio::sync::watch as flag;
 
 use super::answer::unexpected;
 use super::lane::{Lane, jittered};
 use super::ledger::Sums;
 use super::place::Place;
+use super::source::{Sentinels, Source};
 use super::watch::Watch;
 use super::writer::{self, Writer};
 use super::{Engine, RedisStore, keep_sums, pushes, scripts};
@@ -37,6 +36,8 @@ const LISTENING: Duration = Duration::from_secs(1);
 pub struct Settings {
     /// `redis://` or `rediss://`, with user and password and the number of a database.
     pub url: String,
+    /// Asked where the master is, which is then not looked for where `url` says.
+    pub sentinels: Option<Sentinels>,
     /// Proposed by control planes.
     pub lease: Duration,
     pub log_keep: u64,
@@ -70,7 +71,7 @@ pub enum Opened {
 
 impl Settings {
     pub fn new(url: &str, lease: Duration, role: Role) -> Self {
-        Self { url: url.to_owned(), lease, log_keep: LOG_KEEP, replicas: 0, patience: PATIENCE, role }
+        Self { url: url.to_owned(), sentinels: None, lease, log_keep: LOG_KEEP, replicas: 0, patience: PATIENCE, role }
     }
 }
 
@@ -170,8 +171,8 @@ fn identity_row(store_id: StoreId, epoch: Epoch, lease: Duration) -> Result<Vec<
 
 fn open(settings: Settings) -> Result<RedisStore, StoreError> {
     let engine = Engine::start()?;
-    let (client, listener) = clients(&settings.url)?;
-    let lane = || Lane::new(client.clone(), engine.handle.clone());
+    let source = Source::new(&settings.url, settings.sentinels.as_ref())?;
+    let lane = || Lane::new(source.clone(), engine.handle.clone());
     let (calls, reads, usage) = (Arc::new(lane()), Arc::new(lane()), Arc::new(lane()));
     let found = engine.handle.block_on(find(&calls, &settings))?;
     engine.handle.block_on(say_what_is_weak(&calls, settings.replicas));
@@ -183,7 +184,7 @@ fn open(settings: Settings) -> Result<RedisStore, StoreError> {
     let lease = Duration::from_millis(found.identity.lease_ms);
     let watch = Arc::new(Watch::new(gateways, lane(), Arc::clone(&place), lease));
     let (heard, mut listening) = flag::channel(false);
-    engine.handle.spawn(pushes::listen(listener, Arc::clone(&place), Arc::downgrade(&watch), heard));
+    engine.handle.spawn(pushes::listen(source.for_messages(), Arc::clone(&place), Arc::downgrade(&watch), heard));
     let sums = Arc::new(Sums::default());
     let mut journal_row = JOURNAL.to_owned();
     if let Role::Control { id, .. } = &settings.role {
@@ -230,15 +231,6 @@ async fn say_what_is_weak(lane: &Lane, replicas: usize) {
     if setting("maxmemory-policy").await.is_some_and(|value| value != "noeviction") {
         tracing::warn!("redis may throw rows of the store away: set maxmemory-policy noeviction");
     }
-}
-
-/// One for calls, and one for a connection that messages may come over at any time.
-fn clients(url: &str) -> Result<(Client, Client), StoreError> {
-    let bad = |error: redis::RedisError| StoreError::Away(format!("the address of redis: {error}"));
-    let info = url.into_connection_info().map_err(bad)?.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    let listener = info.clone().set_redis_settings(settings);
-    Ok((Client::open(info).map_err(bad)?, Client::open(listener).map_err(bad)?))
 }
 
 /// The store that is there, or is made now.

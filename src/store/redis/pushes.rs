@@ -5,12 +5,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
+use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{Notify, watch};
 
-use super::lane::{ANSWER, CONNECT, Lane, jittered};
+use super::lane::{Lane, jittered};
 use super::place::Place;
 use super::scripts;
+use super::source::{Source, patience};
 use super::watch::Watch;
 use crate::key::Digest;
 use crate::principal::Incarnation;
@@ -38,9 +39,9 @@ pub async fn release(lane: &Lane, place: &Place, incarnation: Incarnation, renew
 }
 
 /// Listens until the store is gone. `listening` tells when it does.
-pub async fn listen(client: Client, place: Arc<Place>, watch: Weak<Watch>, listening: watch::Sender<bool>) {
+pub async fn listen(source: Source, place: Arc<Place>, watch: Weak<Watch>, listening: watch::Sender<bool>) {
     while watch.strong_count() > 0 {
-        if let Err(error) = listen_once(&client, &place, &watch, &listening).await {
+        if let Err(error) = listen_once(&source, &place, &watch, &listening).await {
             tracing::debug!(%error, "not listening to redis; changes come with the next renewal");
         }
         listening.send_replace(false);
@@ -53,7 +54,7 @@ pub async fn listen(client: Client, place: Arc<Place>, watch: Weak<Watch>, liste
 }
 
 async fn listen_once(
-    client: &Client,
+    source: &Source,
     place: &Place,
     watch: &Weak<Watch>,
     listening: &watch::Sender<bool>,
@@ -68,11 +69,7 @@ async fn listen_once(
         }
         Ok::<(), ()>(())
     };
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(Some(ANSWER))
-        .set_push_sender(take);
-    let mut connection: MultiplexedConnection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let mut connection: MultiplexedConnection = source.connect(&patience().set_push_sender(take)).await?;
     connection.subscribe(&[changes_channel(place), acknowledgements_channel(place)][..]).await?;
     listening.send_replace(true);
     while watch.strong_count() > 0 {
