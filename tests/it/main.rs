@@ -18,6 +18,7 @@ mod cost;
 mod demo;
 mod denials;
 mod drain;
+mod failover;
 mod harness;
 mod journal;
 mod kept;

@@ -1,0 +1,165 @@
+//! The primary of a group of Redis servers is lost, and with it changes that were answered: what was deleted stays deleted.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tollgate::demo::SampleService;
+
+use crate::harness::PATIENCE;
+use crate::harness::group::Group;
+use crate::harness::process::{Node, OPERATOR_TOKEN, Process};
+use crate::harness::raw;
+use crate::harness::stage::{FETCH, fill, serve_sample, text};
+
+const GATEWAYS: usize = 2;
+/// To notice, to agree, to promote; then the control plane makes its changes again, and the first delete outwaits old leases.
+const FAILOVER: Duration = Duration::from_secs(30);
+
+struct Scene {
+    group: Group,
+    control: SocketAddr,
+    gateways: Vec<SocketAddr>,
+    account: String,
+    token: String,
+    _sample: SampleService,
+    _runtime: tokio::runtime::Runtime,
+    processes: Vec<(Node, Process)>,
+}
+
+impl Scene {
+    fn start(replicas: usize) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (sample, upstream) = runtime.block_on(serve_sample());
+        fill(&sample);
+        let group = Group::start();
+        let store = format!(
+            "{}lease = \"2s\"\nreplicas = {replicas}\n[meter]\nflush = \"100ms\"\nslab_dir = \"slab\"\n",
+            group.config()
+        );
+        let keys = "[keys]\nactive_max = 1000\ndaily_max = 1000\n";
+        let mut processes =
+            vec![serve(&format!("[control]\nlisten = \"127.0.0.1:0\"\nid = \"control-1\"\n{store}{keys}"))];
+        let control = processes[0].1.listening("control");
+        let gateway = "[gateway]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\ndefault_cluster = \"stage.test\"\n";
+        for _ in 0..GATEWAYS {
+            processes.push(serve(&format!("{gateway}[health]\nlisten = \"127.0.0.1:0\"\n{store}")));
+        }
+        let gateways = processes[1..].iter().map(|(_, process)| process.listening("gateway")).collect();
+        let made = |target: &str, token: &str, body: &Value| {
+            let answer = raw::api(control, "POST", target, token, body);
+            assert_eq!(answer.status, 201, "{target}: {}", answer.text());
+            answer.json()
+        };
+        let who = json!({"email": "owner@stage.test", "password": "a password of the stage"});
+        let mut account = who.clone();
+        account["verified"] = json!(true);
+        let account = text(&made("/v1/accounts", OPERATOR_TOKEN, &account), "account_id");
+        let cluster = json!({"hosts": ["stage.test"], "upstreams": [format!("http://{upstream}")], "allow_ips": []});
+        made(&format!("/v1/accounts/{account}/clusters"), OPERATOR_TOKEN, &cluster);
+        let token = text(&made("/v1/session", "", &who), "token");
+        let scene = Self { group, control, gateways, account, token, _sample: sample, _runtime: runtime, processes };
+        scene.gateways_are_ready();
+        scene
+    }
+
+    fn gateways_are_ready(&self) {
+        for (_, process) in &self.processes[1..] {
+            let (health, deadline) = (process.listening("health"), Instant::now() + PATIENCE);
+            while raw::call(health, "GET", "/readyz", &[], b"").status != 200 {
+                assert!(Instant::now() < deadline, "never ready; the log:\n{}", process.log());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// Id and text of a new key, once it could be made.
+    fn create(&self) -> (String, String) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = raw::api(self.control, "POST", "/v1/keys", &self.token, &json!({}));
+            match answer.status {
+                201 => return (text(&answer.json(), "id"), text(&answer.json(), "key")),
+                503 if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+                other => panic!("{other}: {}", answer.text()),
+            }
+        }
+    }
+
+    fn delete(&self, id: &str, wait: &str) -> (u16, Value) {
+        let target = format!("/v1/accounts/{}/keys/{id}?wait={wait}", self.account);
+        let answer = raw::api(self.control, "DELETE", &target, OPERATOR_TOKEN, &json!({"reason": "a test"}));
+        (answer.status, answer.json())
+    }
+
+    fn statuses(&self, key: &str) -> Vec<u16> {
+        let status = |at: &SocketAddr| raw::call(*at, "GET", FETCH, &[("dashvector-auth-token", key)], b"").status;
+        self.gateways.iter().map(status).collect()
+    }
+
+    /// Calls with a key that lives and with one that is gone, until there is another primary and the first passes everywhere.
+    fn until_served(&self, old: &str, live: &str, gone: &str) -> Duration {
+        let began = Instant::now();
+        loop {
+            let (seen, denied) = (self.statuses(live), self.statuses(gone));
+            assert!(seen.iter().all(|status| [200, 503].contains(status)), "of a live key: {seen:?}");
+            assert!(denied.iter().all(|status| [401, 503].contains(status)), "of a deleted key: {denied:?}");
+            if self.group.primary() != old && seen.iter().all(|status| *status == 200) {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < FAILOVER, "still {seen:?}; {}", self.processes[0].1.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn serve(config: &str) -> (Node, Process) {
+    let node = Node::new(config);
+    let process = Process::serve(&node.config());
+    (node, process)
+}
+
+#[test]
+fn a_delete_that_only_the_lost_primary_had_stays_done_also_for_gateways_that_never_saw_it() {
+    let mut scene = Scene::start(0);
+    let ((_, live), (id, gone)) = (scene.create(), scene.create());
+    assert_eq!((scene.statuses(&live), scene.statuses(&gone)), (vec![200; GATEWAYS], vec![200; GATEWAYS]));
+    // The replicas have both keys, and will not hear of the delete.
+    std::thread::sleep(Duration::from_millis(200));
+    scene.group.cut_replication();
+    let (status, receipt) = scene.delete(&id, "10s");
+    assert_eq!((status, receipt["revoked"].as_str()), (200, Some("everywhere")), "{receipt}");
+    let old = scene.group.primary();
+    scene.group.kill_primary();
+    // A gateway that forgets what it knew must ask the new primary.
+    scene.processes.remove(1).1.kill();
+    scene.gateways.remove(0);
+    let served = scene.until_served(&old, &live, &gone);
+    println!("served again {served:?} after the primary was killed");
+    let store = format!("{}lease = \"2s\"\n[meter]\nslab_dir = \"slab\"\n", scene.group.config());
+    let gateway = "[gateway]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\ndefault_cluster = \"stage.test\"\n";
+    scene.processes.push(serve(&format!("{gateway}[health]\nlisten = \"127.0.0.1:0\"\n{store}")));
+    scene.gateways.push(scene.processes.last().unwrap().1.listening("gateway"));
+    scene.gateways_are_ready();
+    assert_eq!((scene.statuses(&live), scene.statuses(&gone)), (vec![200; GATEWAYS], vec![401; GATEWAYS]));
+    // The first delete on a new primary waits until leases of before are over, once.
+    let (id, key) = scene.create();
+    assert_eq!(scene.statuses(&key), vec![200; GATEWAYS]);
+    let began = Instant::now();
+    let (status, receipt) = scene.delete(&id, "20s");
+    assert_eq!(status, 200, "{receipt}");
+    println!("the first delete on the new primary took {:?}", began.elapsed());
+    assert_eq!(scene.statuses(&key), vec![401; GATEWAYS]);
+}
+
+#[test]
+fn a_delete_that_too_few_replicas_have_is_not_answered_as_done() {
+    let scene = Scene::start(1);
+    let ((first, _), (second, key)) = (scene.create(), scene.create());
+    assert_eq!(scene.statuses(&key), vec![200; GATEWAYS]);
+    assert_eq!(scene.delete(&first, "10s").0, 200);
+    scene.group.cut_replication();
+    let (status, receipt) = scene.delete(&second, "1s");
+    assert_eq!(status, 202, "{receipt}");
+    assert_eq!(scene.statuses(&key), vec![401; GATEWAYS], "it is denied all the same");
+}
