@@ -133,7 +133,7 @@ impl Node {
         let control = match &config.control {
             Some(control) => {
                 let gateway = data_plane.as_ref().and_then(DataPlane::address);
-                Some(control_plane(&config, control, gateway, &keeping, shared)?)
+                Some(control_plane(&config, control, gateway, &keeping, &metrics, shared)?)
             }
             None => None,
         };
@@ -315,6 +315,7 @@ fn control_plane(
     of: &ControlConfig,
     gateway: Option<SocketAddr>,
     keeping: &Keeping,
+    metrics: &Arc<Metrics>,
     extra: Router,
 ) -> Result<Entrance, AppError> {
     let listener = bind("the control plane", of.listen)?;
@@ -329,6 +330,7 @@ fn control_plane(
         keys: config.keys,
         endpoint: of.endpoint.replace("{gateway}", &gateway.map(|at| at.to_string()).unwrap_or_default()),
         password_cost: control::password::PasswordCost::default(),
+        metrics: Arc::clone(metrics),
     })?;
     let tls = of.tls.as_ref().map(tls::server).transpose()?.map(TlsAcceptor::from);
     let pages = console::routes(control::enveloped(control::api(Arc::clone(&control))));

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::mutant::Mutant;
 use crate::principal::{Incarnation, Revision, StoreId};
 use crate::store::{FeedStore, LogEntry, LogTail, Push, Renew, Renewal, StoreError};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{FeedRestart, Metrics};
 
 /// A renewal at least this often, or 20 times per lease where that is more often.
 const RENEW_EVERY: Duration = Duration::from_millis(250);
@@ -138,7 +138,9 @@ impl Follower {
 
     /// A push flags the key and triggers a renewal; what it says is believed only once the log says it too.
     fn take(&self, push: Result<Push, broadcast::error::RecvError>) {
-        if let Ok(Push { deleted: Some(digest), .. }) = push {
+        let Ok(push) = push else { return };
+        self.followed.metrics.revocation.pushes.inc();
+        if let Some(digest) = push.deleted {
             self.followed.keyring.flag(&digest);
         }
     }
@@ -146,6 +148,9 @@ impl Follower {
     async fn attempt(&mut self) {
         let renewed = self.renew().await;
         let before = *self.report.borrow();
+        if renewed.is_err() {
+            self.followed.metrics.revocation.renewal_failures.inc();
+        }
         match &renewed {
             Ok(()) if !before.last_succeeded => {
                 tracing::info!(applied = %self.followed.keyring.applied(), "the lease is held")
@@ -165,6 +170,8 @@ impl Follower {
             let renewal = tokio::time::timeout(PATIENCE, self.store.renew(self.renew_request()));
             let renewal = renewal.await.map_err(|_| FeedError::Slow)??;
             let sent = if Mutant::LeaseFromReply.is_on() { clock::boot() } else { sent };
+            let lag = renewal.revision.0.saturating_sub(self.followed.keyring.applied().0);
+            self.followed.metrics.revocation.renewed(sent, lag);
             let applied_more = self.apply(&renewal).await?;
             if !self.followed.is_current(&renewal) {
                 continue;
@@ -211,7 +218,8 @@ impl Follower {
 
     /// Another epoch, or a log that does not reach back: nothing held may be used; clusters are read anew.
     async fn start_again(&self, renewal: &Renewal) -> Result<(), FeedError> {
-        let keyring = &self.followed.keyring;
+        let Followed { keyring, metrics, .. } = &self.followed;
+        metrics.revocation.restarts.of(&self.why_again(renewal)).inc();
         keyring.forget();
         let read = tokio::time::timeout(PATIENCE, self.store.clusters()).await.map_err(|_| FeedError::Slow)??;
         // Where the store changed meanwhile nothing has begun, so the next round starts again, without a lease.
@@ -219,6 +227,15 @@ impl Follower {
             keyring.begin(&read, renewal.revision);
         }
         Ok(())
+    }
+
+    fn why_again(&self, renewal: &Renewal) -> FeedRestart {
+        match (self.followed.keyring.epoch(), &renewal.log) {
+            (None, _) => FeedRestart::Begin,
+            (Some(epoch), _) if epoch != renewal.epoch => FeedRestart::Epoch,
+            (_, LogTail::Trimmed) => FeedRestart::Trimmed,
+            (_, LogTail::Entries(_)) => FeedRestart::Gap,
+        }
     }
 }
 

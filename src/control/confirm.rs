@@ -11,6 +11,7 @@ use super::Control;
 use super::error::Problem;
 use crate::principal::{Incarnation, KeyId, Revision};
 use crate::store::confirm::Confirmation;
+use crate::telemetry::metrics::Awaited;
 
 /// `?wait=`: how long the answer may take, as `2s`, `250ms`, or a number of seconds.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -52,7 +53,9 @@ impl Control {
         let Some(revision) = revision else {
             return Ok(None);
         };
-        Ok(Some(self.store.confirm(revision, wait.within(self.store.lease())).await?))
+        let confirmation = self.store.confirm(revision, wait.within(self.store.lease())).await?;
+        self.count(&confirmation);
+        Ok(Some(confirmation))
     }
 
     /// How far the deletion of a key is by now, after waiting for at most `wait`.
@@ -61,7 +64,17 @@ impl Control {
     }
 
     pub(super) async fn receipt_after(&self, id: KeyId, at: Revision, wait: WaitQuery) -> Result<Receipt, Problem> {
-        self.receipt(id, at, wait.within(self.store.lease())).await
+        let confirmation = self.store.confirm(at, wait.within(self.store.lease())).await?;
+        self.count(&confirmation);
+        Ok(Receipt::of(id, &confirmation))
+    }
+
+    fn count(&self, confirmation: &Confirmation) {
+        let took = confirmation.acknowledged.iter().map(|gateway| gateway.after).max().flatten();
+        match confirmation.is_everywhere() {
+            true => self.metrics.revocation.answered(Awaited::Everywhere, took),
+            false => self.metrics.revocation.answered(Awaited::Pending, None),
+        }
     }
 }
 

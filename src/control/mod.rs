@@ -63,6 +63,7 @@ use crate::store::Store;
 use crate::store::accounts::KeyLimits;
 use crate::store::records::TokenHash;
 use crate::store::upkeep::Upkeep;
+use crate::telemetry::metrics::Metrics;
 
 /// What the control plane is made of. The composition root has read the files and opened the store.
 pub struct ControlParts {
@@ -77,6 +78,7 @@ pub struct ControlParts {
     /// How clients reach a cluster; `{host}` stands for its first host name.
     pub endpoint: String,
     pub password_cost: PasswordCost,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The control plane as its handlers see it.
@@ -94,6 +96,7 @@ pub struct Control {
     sign_ins: SignInThrottle,
     codes: CodeThrottle,
     own_passwords: PasswordThrottle,
+    metrics: Arc<Metrics>,
 }
 
 impl Control {
@@ -109,12 +112,14 @@ impl Control {
             keys,
             endpoint,
             password_cost,
+            metrics,
         } = parts;
         let KeysConfig { active_max, daily_max, day_offset } = keys;
         let limits = KeyLimits { active_max, daily_max, day_offset };
         let passwords = Passwords::new(password_cost)?;
         Ok(Arc::new(Self {
             store,
+            metrics,
             digester,
             sealer,
             operator_token,

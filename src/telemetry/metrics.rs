@@ -1,13 +1,18 @@
 //! The operational metrics in one struct: few series, all there from the start at zero, and never an account id.
 
 mod families;
+mod revocation;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Registry, TextEncoder};
 
-pub use families::{Call, CallOutcome, ConnectionEnd, Counted, DrainEnd, Label, LoadResult, Protocol, UpstreamFailure};
+pub use families::{
+    Awaited, Call, CallOutcome, ConnectionEnd, Counted, DrainEnd, FeedRestart, Label, LoadResult, Protocol,
+    UpstreamFailure,
+};
+pub use revocation::Revocation;
 
 use crate::time::{BootTime, WallTime};
 use crate::verdict::Denial;
@@ -44,6 +49,8 @@ pub struct Metrics {
     pub meter_recovered_lines: IntCounter,
     /// Calls read on after their client had gone, by how that ended.
     pub abandoned_drains: Counted<DrainEnd>,
+    /// How changes reach the gateways.
+    pub revocation: Revocation,
     lease_remaining: Gauge,
     /// Nanoseconds of [`BootTime`]; 0: no lease yet.
     lease_deadline: AtomicU64,
@@ -80,6 +87,7 @@ impl Metrics {
                 .counter("meter_recovered_lines_total", "Lines of usage recovered from gateways that died.")?,
             abandoned_drains: r
                 .counted("abandoned_drains_total", "Calls read on after their client had gone, by how it ended.")?,
+            revocation: Revocation::new(&r)?,
             lease_remaining: r.gauge("tollgate_lease_remaining_seconds", "Time left of the gateway's lease.")?,
             lease_deadline: AtomicU64::new(0),
             registry: registry.clone(),
@@ -95,6 +103,7 @@ impl Metrics {
     pub fn render(&self, now: BootTime) -> Result<String, prometheus::Error> {
         let deadline = BootTime(self.lease_deadline.load(Ordering::Relaxed));
         self.lease_remaining.set(deadline.since(now).as_secs_f64());
+        self.revocation.age_at(now);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -118,6 +127,11 @@ impl Registrar<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
         self.add(Gauge::new(name, help)?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+        let opts = HistogramOpts::new(format!("tollgate_{name}"), help).buckets(buckets.to_vec());
+        self.add(Histogram::with_opts(opts)?)
     }
 
     fn counted<L: Label>(&self, name: &str, help: &str) -> Result<Counted<L>, prometheus::Error> {
@@ -158,6 +172,10 @@ mod tests {
             "tollgate_keyring_loads_total{result=\"failed\"} 0\n",
             "tollgate_meter_recovered_lines_total 0\n",
             "tollgate_lease_remaining_seconds 0\n",
+            "tollgate_feed_age_seconds -1\n",
+            "tollgate_feed_restarts_total{reason=\"epoch\"} 0\n",
+            "tollgate_changes_awaited_total{result=\"pending\"} 0\n",
+            "tollgate_revocation_seconds_count 0\n",
             "process_start_time_seconds 1774000000.5\n",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
@@ -186,6 +204,8 @@ mod tests {
         check::<UpstreamFailure>();
         check::<LoadResult>();
         check::<DrainEnd>();
+        check::<FeedRestart>();
+        check::<Awaited>();
     }
 
     #[test]

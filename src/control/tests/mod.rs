@@ -119,7 +119,10 @@ impl World {
         let embedded = Embedded::open(&folder.path().join("store"), Settings::new(LEASE)).unwrap();
         let (journal, _) = Journal::open(&folder.path().join("journal"), &sealer, embedded.store_id()).unwrap();
         let store = Arc::new(Journaled::new(Arc::new(embedded), journal));
+        let metrics = crate::telemetry::metrics::Metrics::new(prometheus::Registry::new(), crate::time::WallTime(0));
+        let metrics = Arc::new(metrics.unwrap());
         let parts = ControlParts {
+            metrics: Arc::clone(&metrics),
             store: Arc::clone(&store) as Arc<dyn Store>,
             digester: Digester::new(&[7; 32]),
             sealer,
@@ -130,13 +133,7 @@ impl World {
             endpoint: "https://{host}".to_owned(),
             password_cost: PasswordCost { memory_kib: 64, passes: 1, lanes: 1 },
         };
-        let health = Health {
-            metrics: Arc::new(
-                crate::telemetry::metrics::Metrics::new(prometheus::Registry::new(), crate::time::WallTime(0)).unwrap(),
-            ),
-            checks: Vec::new(),
-            store: Some(WriteProbe::new(store.clone())),
-        };
+        let health = Health { metrics, checks: Vec::new(), store: Some(WriteProbe::new(store.clone())) };
         let control = Control::new(parts).unwrap();
         let router = router(Arc::clone(&control), health::routes(health));
         let (operator, billing) = (operator.expose().to_owned(), billing.expose().to_owned());

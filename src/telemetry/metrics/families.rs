@@ -137,6 +137,29 @@ impl From<Full> for ConnectionEnd {
 }
 
 labels! {
+    /// Why a gateway forgot all it held and began again.
+    FeedRestart by "reason" {
+        /// It has just started.
+        Begin => "begin",
+        /// The store may have lost something.
+        Epoch => "epoch",
+        /// The log does not reach back to what was applied.
+        Trimmed => "trimmed",
+        /// The log leaves something out.
+        Gap => "gap",
+    }
+}
+
+labels! {
+    /// How a change was answered.
+    Awaited by "result" {
+        /// Every gateway has it, or can admit nothing until it has.
+        Everywhere => "everywhere",
+        Pending => "pending",
+    }
+}
+
+labels! {
     /// What went wrong with a vector service.
     UpstreamFailure by "reason" {
         Connect => "connect",
