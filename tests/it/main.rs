@@ -17,6 +17,7 @@ mod console;
 mod cost;
 mod demo;
 mod denials;
+mod deploy;
 mod drain;
 mod failover;
 mod harness;
