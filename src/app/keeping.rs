@@ -206,7 +206,7 @@ impl Drop for Renewing {
 }
 
 /// How a node comes to its store on Redis.
-fn redis_settings(config: &Config, at: &RedisConfig, journal: &Path) -> Result<RedisSettings, AppError> {
+pub(super) fn redis_settings(config: &Config, at: &RedisConfig, journal: &Path) -> Result<RedisSettings, AppError> {
     let role = match &config.control {
         Some(control) => {
             let known = folder::names_in(journal)?.map(|names| names.store_id);

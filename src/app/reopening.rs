@@ -33,6 +33,8 @@ struct Looking {
     /// The server on which everything was made again, while others have still to do it.
     made_on: Option<String>,
     last_error: Option<String>,
+    /// Something may have been done by hand that is not in the audit log yet.
+    has_notes: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +50,8 @@ enum ReopenError {
 impl Reopening {
     pub fn start(store: Arc<RedisStore>, journal: &Path, sealer: Sealer) -> Result<Self, AppError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
-        let mut looking = Looking { store, journal: journal.to_owned(), sealer, made_on: None, last_error: None };
+        let mut looking =
+            Looking { store, journal: journal.to_owned(), sealer, made_on: None, last_error: None, has_notes: true };
         // At once, so that what follows finds the store open if it can be.
         runtime.block_on(looking.look_and_tell());
         let (stop, mut stopped) = watch::channel(false);
@@ -87,6 +90,10 @@ impl Looking {
     async fn look(&mut self) -> Result<(), ReopenError> {
         let Some(server) = self.store.look_for_another_server().await? else {
             self.made_on = None;
+            if self.has_notes {
+                self.store.write_notes().await?;
+                self.has_notes = false;
+            }
             return Ok(());
         };
         if self.made_on.as_ref() != Some(&server) {
@@ -99,7 +106,10 @@ impl Looking {
             self.made_on = Some(server);
         }
         match self.store.open_epoch().await? {
-            Opened::Open => self.made_on = None,
+            Opened::Open => {
+                self.made_on = None;
+                self.has_notes = true;
+            }
             Opened::Waiting => {}
         }
         Ok(())

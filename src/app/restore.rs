@@ -4,28 +4,29 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use super::keeping::journal_folder;
+use super::keeping::{journal_folder, redis_settings};
 use super::upkeep::{
-    UpkeepError, block_on, by_hand, file_of, parent_of, read_back, sealer, sync_folder, whole_journal,
+    UpkeepError, block_on, by_hand, file_of, note, parent_of, read_back, sealer, sync_folder, whole_journal,
 };
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, RedisConfig, StoreKind};
 use crate::journal::Journal;
-use crate::journal::folder::Names;
-use crate::journal::history::Whole;
+use crate::journal::folder::{self, Names};
+use crate::journal::history::{self, Whole};
 use crate::principal::JournalId;
 use crate::store::StoreError;
 use crate::store::accounts::AccountError;
 use crate::store::backup::{BackupHeader, BackupReader};
 use crate::store::embedded::{Embedded, Settings};
 use crate::store::intent::{AuditHead, Intent, Noted, Rules, Submit};
+use crate::store::redis::{ByHand, journal_row};
 
 /// What a restore did.
 #[derive(Debug)]
 pub struct Restored {
     pub header: BackupHeader,
-    /// Changes of the journal that the backup lacked.
-    pub made_again: usize,
+    /// Changes of the journal that the backup lacked. Absent where control planes make them when they see the store.
+    pub made_again: Option<usize>,
     /// Where the file that was there before is now.
     pub kept: Option<PathBuf>,
 }
@@ -33,6 +34,9 @@ pub struct Restored {
 /// The store keeps its id and opens another epoch; the file that was there stays beside it. A crash on the way leaves that file,
 /// or the new one, in its place.
 pub fn restore(config: &Config, from: &Path, without_journal: bool) -> Result<Restored, UpkeepError> {
+    if let StoreKind::Redis(at) = &config.store.kind {
+        return restore_to_redis(config, at, from, without_journal);
+    }
     let path = file_of(config)?;
     let settings = Settings::new(config.store.lease);
     if path.exists() {
@@ -59,12 +63,38 @@ pub fn restore(config: &Config, from: &Path, without_journal: bool) -> Result<Re
     let made = block_on(make_again(&store, journal, &header))??;
     drop(store);
     let kept = swap(path, &new)?;
-    let made_again = made.count;
+    let made_again = Some(made.count);
     if let Some(Names { store_id, .. }) = names {
         let (journal, _) = Journal::open(&journal_folder(config), &sealer(config)?, store_id)?;
         block_on(settle(&journal, made))??;
     }
     Ok(Restored { header, made_again, kept })
+}
+
+/// The store stays closed until every control plane has made again what its journal knows; those that run do so at once.
+fn restore_to_redis(
+    config: &Config,
+    at: &RedisConfig,
+    from: &Path,
+    without_journal: bool,
+) -> Result<Restored, UpkeepError> {
+    let failed = UpkeepError::backup(from);
+    let header = read_back(from).map_err(&failed)?;
+    let (folder, id) = (journal_folder(config), config.control.as_ref().map(|control| control.id.as_str()));
+    // Beside a node that may run: nothing is written here.
+    let journal = match folder::names_in(&folder)? {
+        Some(_) => Some(history::read_beside(&folder, &sealer(config)?)?),
+        None => None,
+    };
+    check_belongs(&header, journal.as_ref(), &folder, without_journal)?;
+    let given_up = id.filter(|_| journal.is_none()).map(journal_row);
+    let file = File::open(from).map_err(UpkeepError::file(from))?;
+    let note = note("store.restore", format!("backup of {}", header.taken_at));
+    let by_hand = ByHand::reach(&redis_settings(config, at, &folder)?)?;
+    let restored = BackupReader::begin(BufReader::new(file))
+        .and_then(|reader| by_hand.restore(reader, given_up.as_deref(), &note));
+    restored.map_err(&failed)?;
+    Ok(Restored { header, made_again: None, kept: None })
 }
 
 fn check_belongs(

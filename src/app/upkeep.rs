@@ -5,7 +5,7 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::AppError;
-use super::keeping::{Sealing, journal_folder};
+use super::keeping::{Sealing, journal_folder, redis_settings};
 use crate::clock;
 use crate::config::{Config, StoreKind};
 use crate::control::seal::Sealer;
@@ -18,6 +18,7 @@ use crate::store::audit::{Actor, ActorKind, AuditEvent, AuditVerdict};
 use crate::store::backup::{BackupError, BackupHeader, BackupReader, SettledJournal};
 use crate::store::embedded::{Embedded, Settings};
 use crate::store::intent::{AuditHead, Submit};
+use crate::store::redis::{ByHand, Note, RedisStore};
 use crate::store::upkeep::{JournalStatus, StoreStatus};
 
 /// Why a store could not be looked after. Said to a person.
@@ -55,6 +56,10 @@ pub enum UpkeepError {
     NotMade { no: u64, change: &'static str, why: String },
     #[error("the journal attached to this store is {attached}; name that one")]
     OtherJournal { attached: String },
+    #[error("{0} is neither the id of a journal nor one of the control planes in control.peers")]
+    NobodyKnown(String),
+    #[error("the store is one file: it has no other control planes to go on without")]
+    NotShared,
 }
 
 impl UpkeepError {
@@ -77,8 +82,11 @@ pub(super) fn file_of(config: &Config) -> Result<&Path, UpkeepError> {
     }
 }
 
-/// Whether a node uses the store now.
+/// Whether a node has to be asked: it uses the store now, or the store is one that nodes share.
 pub fn is_in_use(config: &Config) -> bool {
+    if matches!(config.store.kind, StoreKind::Redis(_)) {
+        return true;
+    }
     // Opening would make a file that is not there.
     file_of(config).is_ok_and(Path::exists) && matches!(open(config), Err(UpkeepError::Store(StoreError::Away(_))))
 }
@@ -176,8 +184,31 @@ pub(super) fn sync_folder(folder: &Path) -> std::io::Result<()> {
 
 /// Gives up a journal that is lost or damaged: the store goes on with a new one. What is left of the old one stays beside it.
 pub fn recover(config: &Config, without: JournalId) -> Result<Option<PathBuf>, UpkeepError> {
-    let store = open(config)?;
-    let attached = block_on(store.journal())??;
+    let event = by_hand("store.recover", format!("without the journal {without}"));
+    match &config.store.kind {
+        StoreKind::Embedded { .. } => {
+            let store = open(config)?;
+            let kept = give_up(config, block_on(store.journal())??, without)?;
+            block_on(async {
+                store.link_journal(None).await?;
+                store.record(event).await
+            })??;
+            Ok(kept)
+        }
+        StoreKind::Redis(at) => {
+            let store = RedisStore::open(redis_settings(config, at, &journal_folder(config))?)?;
+            let kept = give_up(config, block_on(store.journal())??, without)?;
+            block_on(async {
+                store.link_journal(None).await?;
+                store.record(event).await
+            })??;
+            Ok(kept)
+        }
+    }
+}
+
+/// Puts the journal of this node aside, if it is the one that is meant.
+fn give_up(config: &Config, attached: Option<JournalId>, without: JournalId) -> Result<Option<PathBuf>, UpkeepError> {
     if attached != Some(without) {
         let attached = attached.map_or_else(|| "none".to_owned(), |attached| attached.to_string());
         return Err(UpkeepError::OtherJournal { attached });
@@ -188,11 +219,23 @@ pub fn recover(config: &Config, without: JournalId) -> Result<Option<PathBuf>, U
         drop(folder::Folder::lock(&path)?);
         fs::rename(&path, kept).map_err(UpkeepError::file(&path))?;
     }
-    block_on(async {
-        store.link_journal(None).await?;
-        store.record(by_hand("store.recover", format!("without the journal {without}"))).await
-    })??;
     Ok(kept)
+}
+
+/// Goes on without another control plane that is lost, where a store on Redis waits for it. Nodes may run.
+pub fn go_on_without(config: &Config, id: &str) -> Result<(), UpkeepError> {
+    let StoreKind::Redis(at) = &config.store.kind else {
+        return Err(UpkeepError::NotShared);
+    };
+    if !config.control.as_ref().is_some_and(|control| control.peers.iter().any(|peer| peer == id)) {
+        return Err(UpkeepError::NobodyKnown(id.to_owned()));
+    }
+    let note = note("store.recover", format!("without the control plane {id}"));
+    Ok(ByHand::reach(&redis_settings(config, at, &journal_folder(config))?)?.go_on_without(id, &note)?)
+}
+
+pub(super) fn note(action: &str, detail: String) -> Note {
+    Note { at: clock::wall(), action: action.to_owned(), detail }
 }
 
 /// What the operator did to the store itself, on its machine.

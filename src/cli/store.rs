@@ -37,7 +37,8 @@ pub enum Store {
         #[arg(long)]
         json: bool,
     },
-    /// Make the store from a backup, and again what the journal knows and the backup lacks. The node must be stopped.
+    /// Make the store from a backup, and again what the journal knows and the backup lacks. The node must be stopped; beside a Redis
+    /// that lost its store, nodes may run: each control plane makes its changes again.
     Restore {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
@@ -48,13 +49,14 @@ pub enum Store {
         #[arg(long)]
         without_journal: bool,
     },
-    /// Give up a journal that is lost or damaged, beside a store that is whole. The node must be stopped.
+    /// Give up what is lost: this node's journal, beside a store that is whole, with the node stopped; or another control plane that a
+    /// store on Redis waits for.
     Recover {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// The journal that is given up; the error that asks for this names it.
-        #[arg(long, value_name = "JOURNAL")]
-        without: JournalId,
+        /// The journal that is given up, which the error that asks for this names; or the id of a control plane in control.peers.
+        #[arg(long, value_name = "JOURNAL|CONTROL")]
+        without: String,
     },
 }
 
@@ -100,12 +102,7 @@ impl Store {
                 Ok(if json { show.thing(&facts) } else { format!("{}{}", show.thing(&facts), advice(&status)) })
             }
             Self::Restore { config, from, without_journal } => restored(&config, &from, without_journal),
-            Self::Recover { config, without } => {
-                let kept = upkeep::recover(&Config::load(&config)?, without)?;
-                let kept = kept.map(|kept| format!(" What was left of it is in {}.", kept.display()));
-                let kept = kept.unwrap_or_default();
-                Ok(format!("The journal {without} is given up; the next start begins a new one.{kept}\n"))
-            }
+            Self::Recover { config, without } => recovered(&Config::load(&config)?, &without),
         }
     }
 }
@@ -128,12 +125,32 @@ fn advice(status: &StoreStatus) -> &'static str {
     }
 }
 
+fn recovered(config: &Config, without: &str) -> Result<String, CliError> {
+    let Ok(journal) = without.parse::<JournalId>() else {
+        upkeep::go_on_without(config, without)?;
+        return Ok(format!(
+            "Nobody waits for the control plane {without} any longer.\n"
+        ));
+    };
+    let kept = upkeep::recover(config, journal)?;
+    let kept = kept.map(|kept| format!(" What was left of it is in {}.", kept.display())).unwrap_or_default();
+    Ok(format!("The journal {without} is given up; the next start begins a new one.{kept}\n"))
+}
+
 fn restored(config: &Path, from: &Path, without_journal: bool) -> Result<String, CliError> {
     let done = restore::restore(&Config::load(config)?, from, without_journal)?;
-    let mut said = format!(
-        "The store {} is restored from the backup of {}; {} later changes were made again from the journal.\n",
-        done.header.store_id, done.header.taken_at, done.made_again
-    );
+    let mut said =
+        format!("The store {} is restored from the backup of {}", done.header.store_id, done.header.taken_at);
+    match done.made_again {
+        Some(count) => said.push_str(&format!("; {count} later changes were made again from the journal.\n")),
+        None => {
+            said.push_str(
+                ".\nIt opens once every control plane has made its later changes again; those that run do so now.\n",
+            );
+            said.push_str("Everybody has to sign in anew.\n");
+            return Ok(said);
+        }
+    }
     if let Some(kept) = done.kept {
         said.push_str(&format!("What was there before is in {}.\n", kept.display()));
     }

@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::backup::{BackupError, BackupHeader, BackupReader, BackupWriter, Record, SettledJournal};
 use crate::store::rules::feed;
 use crate::store::rules::tables::{
-    COMMITS, IDENTITY, Identity, META_IDENTITY, META_NUMBERS, NAMES, SCHEMA, SCHEMA_VERSION,
+    COMMITS, IDENTITY, Identity, META_IDENTITY, META_NUMBERS, NAMES, SCHEMA, SCHEMA_VERSION, SIGNED_IN,
 };
 use crate::time::WallTime;
 
@@ -73,6 +73,7 @@ fn fill<R: Read>(database: &Database, backup: &mut BackupReader<R>) -> Result<Co
                 break;
             }
             Some(Record::Table) => {}
+            Some(Record::Row { .. }) if SIGNED_IN.contains(&backup.table.as_str()) => {}
             Some(Record::Row { key, value }) => {
                 let mut rows = write.open_table(Raw::new(&backup.table)).map_err(broken)?;
                 rows.insert(key.as_slice(), value.as_slice()).map_err(broken)?;

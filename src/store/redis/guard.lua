@@ -1,7 +1,8 @@
 -- Stands before every script. All keys begin with {tg}, so that they are in one slot.
 --   {tg}:head    hash: store_id, schema, epoch, replid, lease_ms, lease_most_ms, commit, quiet
 --   {tg}:t:NAME  hash: the rows of a table;  {tg}:z:NAME  zset, all scores 0: their keys in order, where a table is walked
---   {tg}:frozen  string: why nothing may be answered; set by a control plane that knows of a store that is gone
+--   {tg}:frozen  string: why nothing may be answered; set by a control plane that knows of a store that is gone, and by a restore
+--   {tg}:notes   list: what was done by hand and is not in the audit log yet
 local function key(part)
   return '{tg}:' .. part
 end

@@ -183,7 +183,7 @@ fn merge_arguments(
     Ok(arguments)
 }
 
-fn digits(number: u64) -> Vec<u8> {
+pub fn digits(number: u64) -> Vec<u8> {
     format!("{number:0DIGITS$}").into_bytes()
 }
 

@@ -3,6 +3,7 @@
 
 mod answer;
 mod backup;
+mod by_hand;
 mod feed;
 mod lane;
 mod ledger;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use self::by_hand::{ByHand, Note, journal_row};
 use self::lane::{Lane, jittered};
 use self::ledger::Sums;
 pub use self::opening::{Opened, Role, Settings};

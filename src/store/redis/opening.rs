@@ -14,7 +14,7 @@ use super::place::Place;
 use super::source::{Sentinels, Source};
 use super::watch::Watch;
 use super::writer::{self, Writer};
-use super::{Engine, RedisStore, keep_sums, pushes, scripts};
+use super::{Engine, RedisStore, by_hand, keep_sums, pushes, scripts};
 use crate::clock;
 use crate::principal::{Epoch, Revision, StoreId};
 use crate::store::StoreError;
@@ -150,13 +150,13 @@ impl RedisStore {
 }
 
 /// Far enough that no commit gets a number that one of before had.
-fn leap() -> Result<u32, StoreError> {
+pub(super) fn leap() -> Result<u32, StoreError> {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).map_err(no_ids)?;
     Ok(u32::from_le_bytes(bytes) | 1 << 20)
 }
 
-fn no_ids(error: getrandom::Error) -> StoreError {
+pub(super) fn no_ids(error: getrandom::Error) -> StoreError {
     StoreError::Away(format!("no random numbers: {error}"))
 }
 
@@ -164,7 +164,7 @@ fn gone(store_id: StoreId) -> StoreError {
     StoreError::Frozen(format!("redis is empty, and it was the store {store_id}; restore it"))
 }
 
-fn identity_row(store_id: StoreId, epoch: Epoch, lease: Duration) -> Result<Vec<u8>, StoreError> {
+pub(super) fn identity_row(store_id: StoreId, epoch: Epoch, lease: Duration) -> Result<Vec<u8>, StoreError> {
     let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
     Identity { store_id, epoch, lease_ms }.encode().map_err(StoreError::Corrupt)
 }
@@ -188,7 +188,7 @@ fn open(settings: Settings) -> Result<RedisStore, StoreError> {
     let sums = Arc::new(Sums::default());
     let mut journal_row = JOURNAL.to_owned();
     if let Role::Control { id, .. } = &settings.role {
-        journal_row = format!("{JOURNAL}:{id}");
+        journal_row = by_hand::journal_row(id);
         engine.handle.block_on(async {
             propose(&calls, &place, &watch, settings.lease).await?;
             sums.catch_up(&usage, &place).await.or_else(|error| if found.is_closed { Ok(()) } else { Err(error) })

@@ -20,6 +20,11 @@ scripts! {
     FREEZE = "allow-oom" "freeze.lua";
     OPEN_EPOCH = "allow-oom" "open_epoch.lua";
     QUIET = "allow-oom" "quiet.lua";
+    WAIVE = "allow-oom" "waive.lua";
+    NOTES = "allow-oom" "notes.lua";
+    RESTORE_BEGIN = "" "restore_begin.lua";
+    RESTORE_ROWS = "" "restore_rows.lua";
+    RESTORE_END = "" "restore_end.lua";
     READ = "no-writes" "read.lua";
     SCAN = "no-writes" "scan.lua";
     SWEEP = "no-writes" "sweep.lua";

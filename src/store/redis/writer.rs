@@ -233,7 +233,7 @@ impl Writer {
 }
 
 /// What a row means to the script, and beside a key the way that leads to it from its digest.
-fn push_row(arguments: &mut Vec<Vec<u8>>, row: &RowName, value: Option<&[u8]>) -> Result<(), StoreError> {
+pub(super) fn push_row(arguments: &mut Vec<Vec<u8>>, row: &RowName, value: Option<&[u8]>) -> Result<(), StoreError> {
     let (table, key) = row;
     let what: &[u8] = match (value.is_some(), WALKED.contains(table)) {
         (true, true) => b"o",

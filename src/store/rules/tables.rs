@@ -99,6 +99,9 @@ pub const AUDIT: Table<u64, AuditEntry> = Table::new("audit");
 pub const LEDGER: Table<[u8], Counters> = Table::new("ledger");
 pub const FLUSHES: Table<[u8], FlushMark> = Table::new("flushes");
 
+/// Tables that say who is signed in: a restore leaves them out, since sessions that ended later would be there again.
+pub const SIGNED_IN: [&str; 3] = [SESSIONS.name, SESSIONS_BY_ID.name, SESSIONS_BY_USER.name];
+
 /// Every table by its name: all are made at set-up, so that a snapshot never misses one.
 pub const NAMES: [&str; 25] = [
     "meta",
