@@ -23,6 +23,7 @@ mod journal;
 mod kept;
 mod kill;
 mod many;
+mod oracle;
 mod probe;
 mod revoke;
 mod rotation;
