@@ -25,8 +25,6 @@ pub struct Setting<'a> {
     pub lease: Duration,
     /// Whether a [`FaultyLink`] stands between each gateway and Redis.
     pub linked: bool,
-    /// Of each gateway.
-    pub threads: usize,
     /// Of every process.
     pub environment: &'a [(&'a str, &'a str)],
 }
@@ -60,7 +58,7 @@ pub struct Office {
 
 impl Default for Setting<'_> {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(2), linked: false, threads: 1, environment: &[] }
+        Self { lease: Duration::from_secs(2), linked: false, environment: &[] }
     }
 }
 
@@ -81,9 +79,9 @@ impl Fleet {
         let members = (0..GATEWAYS).map(|_| {
             let link = setting.linked.then(|| FaultyLink::to(redis.address()));
             let url = link.as_ref().map_or_else(|| redis.url(), |link| format!("redis://{}", link.address));
-            let threads = format!("[gateway]\nlisten = [\"127.0.0.1:0\"]\nthreads = {}\n", setting.threads);
-            let gateway = "default_cluster = \"stage.test\"\n[gateway.limits]\nfailed_auth_rate = 0\n[health]\nlisten = \"127.0.0.1:0\"\n";
-            let node = Node::new(&format!("{threads}{gateway}{}", store(&url, lease)));
+            let gateway = "[gateway]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\ndefault_cluster = \"stage.test\"\n\
+                           [gateway.limits]\nfailed_auth_rate = 0\n[health]\nlisten = \"127.0.0.1:0\"\n";
+            let node = Node::new(&format!("{gateway}{}", store(&url, lease)));
             Member { link, process: Some(serve(&node, &environment)), node }
         });
         let members: Vec<_> = members.collect();

@@ -1,6 +1,7 @@
 //! The rules that every call is held against, once all is over. All times are of one clock, that of the test's process.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,19 @@ pub enum Violation {
     Seen(Duration, Call),
     /// 401 for a key whose deletion nobody had asked for.
     LiveDenied(Call),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Passed(_, call) | Self::Seen(_, call) | Self::LiveDenied(call)) = self;
+        match self {
+            Self::Passed(since, _) => write!(f, "passed {since:.1?} after the deletion was final")?,
+            Self::Seen(since, _) => write!(f, "forwarded {since:.1?} after the deletion was final")?,
+            Self::LiveDenied(_) => write!(f, "denied, and nobody had asked for a deletion")?,
+        }
+        let Call { life, gateway, how, started, ended, said, .. } = call;
+        write!(f, ": {how:?} at gateway {gateway} with key {}, {said:?} within {:.1?}", life.id, *ended - *started)
+    }
 }
 
 impl Life {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -20,7 +21,7 @@ use crate::harness::stage::{FETCH, GRPC_FETCH, fetch_message, metadata};
 /// Keys that are never deleted.
 const KEPT: usize = 2;
 /// Keys that are called with besides, the latest.
-const LATEST: usize = 24;
+const LATEST: usize = 64;
 /// Between two calls of a client.
 const BREATH: Duration = Duration::from_millis(2);
 /// Between two calls that wait for nothing.
@@ -72,6 +73,7 @@ struct Deletes {
 pub struct Scene {
     office: Office,
     addresses: Arc<RwLock<Vec<SocketAddr>>>,
+    first_calls: Mutex<JoinSet<()>>,
     kept: Vec<Arc<Life>>,
     latest: RwLock<VecDeque<Arc<Life>>>,
     calls: Mutex<Vec<Call>>,
@@ -86,6 +88,7 @@ pub fn watched(what: &str, cast: &Cast<'_>, play: impl FnOnce(&mut Fleet)) -> Re
     let scene = Arc::new(Scene {
         office: fleet.office.clone(),
         addresses: fleet.addresses(),
+        first_calls: Mutex::default(),
         kept: (0..KEPT).map(|_| Life::new(fleet.office.create())).collect(),
         latest: RwLock::default(),
         calls: Mutex::default(),
@@ -108,12 +111,16 @@ pub fn watched(what: &str, cast: &Cast<'_>, play: impl FnOnce(&mut Fleet)) -> Re
         // Whatever the play comes to, the others are told to stop.
         let _curtain = Curtain(&scene.stop);
         for number in 0..cast.deleters {
-            let scene = &scene;
-            scope.spawn(move || scene.keep_deleting(number as u64, cast.used_for));
+            let (scene, on) = (&scene, fleet.runtime.handle().clone());
+            scope.spawn(move || scene.keep_deleting(number as u64, cast.used_for, &on));
         }
         play(&mut fleet);
     });
+    let mut first_calls = std::mem::take(&mut *scene.first_calls.lock());
     fleet.runtime.block_on(async {
+        while let Some(ended) = first_calls.join_next().await {
+            ended.unwrap();
+        }
         while let Some(ended) = callers.join_next().await {
             ended.unwrap();
         }
@@ -137,7 +144,7 @@ impl Scene {
         self.stop.load(Ordering::SeqCst)
     }
 
-    fn keep_deleting(&self, number: u64, (least, most): (u64, u64)) {
+    fn keep_deleting(self: &Arc<Self>, number: u64, (least, most): (u64, u64), on: &Handle) {
         for turn in 0.. {
             let Some(life) = self.create() else { return };
             let mut latest = self.latest.write();
@@ -146,9 +153,14 @@ impl Scene {
                 latest.pop_front();
             }
             drop(latest);
+            for gateway in 0..GATEWAYS {
+                let first_call = Arc::clone(self).call_once(gateway, Arc::clone(&life));
+                self.first_calls.lock().spawn_on(first_call, on);
+            }
             let used_for = least + scrambled(turn << 8 | number) % (most - least);
             std::thread::sleep(Duration::from_millis(used_for));
-            self.delete(&life);
+            // Now and then so short that the answer is a promise only.
+            self.delete(&life, if turn % 3 == 0 { "200ms" } else { "3s" });
             if self.is_over() {
                 return;
             }
@@ -167,11 +179,11 @@ impl Scene {
     }
 
     /// Asks until the answer is final.
-    fn delete(&self, life: &Life) {
+    fn delete(&self, life: &Life, wait: &str) {
         let began = Instant::now();
         life.asked(began);
         while !self.is_over() {
-            let (status, receipt) = self.office.delete(&life.id, "3s");
+            let (status, receipt) = self.office.delete(&life.id, wait);
             let now = Instant::now();
             let mut deletes = self.deletes.lock();
             match status {
@@ -214,6 +226,13 @@ impl Scene {
 
     fn address(&self, gateway: usize) -> SocketAddr {
         self.addresses.read()[gateway]
+    }
+
+    /// So that every gateway knows a key before it is deleted.
+    async fn call_once(self: Arc<Self>, gateway: usize, life: Arc<Life>) {
+        if let Ok(mut client) = H1::try_connect(self.address(gateway)).await {
+            self.call_with(&mut client, gateway, How::Fresh, |_| life).await;
+        }
     }
 
     async fn call_in_turn(self: Arc<Self>, gateway: usize) {
@@ -283,8 +302,12 @@ impl Scene {
 
     /// Whether the connection can be used again.
     async fn call_http(&self, client: &mut H1, gateway: usize, how: How) -> bool {
+        self.call_with(client, gateway, how, |mark| self.pick(mark)).await
+    }
+
+    async fn call_with(&self, client: &mut H1, gateway: usize, how: How, life: impl FnOnce(u64) -> Arc<Life>) -> bool {
         let mark = self.marks.fetch_add(1, Ordering::Relaxed);
-        let (life, started) = (self.pick(mark), Instant::now());
+        let (life, started) = (life(mark), Instant::now());
         let marked = mark.to_string();
         let headers = [("dashvector-auth-token", life.text.as_str()), ("x-sample-mark", &marked)];
         let answer = client.call("GET", FETCH, &headers, "").await;
@@ -339,8 +362,8 @@ impl Report {
     #[track_caller]
     pub fn assert_clean(&self) {
         assert!(self.passed > 0 && self.denied > 0 && !self.deletes.took.is_empty(), "nothing was seen: {self}");
-        let some = &self.violations[..self.violations.len().min(5)];
-        assert!(some.is_empty(), "{} violations, for example {some:#?}", self.violations.len());
+        let some: String = self.violations.iter().take(5).map(|violation| format!("\n{violation}")).collect();
+        assert!(some.is_empty(), "{} violations, for example{some}", self.violations.len());
     }
 }
 
