@@ -1,4 +1,6 @@
-//! Places at which a test kills the process. In builds without debug assertions there are none.
+//! Places at which a test kills the process, or holds it up. In builds without debug assertions there are none.
+
+use std::time::Duration;
 
 /// Kills this process as SIGKILL does when it passes the place that `TOLLGATE_FAULT` names for the n-th time since it serves
 /// (`name` or `name:n`), so that tests can show what a crash right there leaves behind. `start/name` counts from the start.
@@ -6,6 +8,12 @@ pub fn point(name: &str) {
     if strikes(name) {
         strike();
     }
+}
+
+/// How long whoever passes this place is held up there: what `TOLLGATE_PAUSE` says (`name:milliseconds`), so that tests can make a
+/// narrow race wide.
+pub fn pause(name: &str) -> Option<Duration> {
+    armed::pause(name)
 }
 
 /// The node serves: what is passed from now on counts.
@@ -26,6 +34,7 @@ pub fn strike() {
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::time::Duration;
 
     struct Wanted {
         name: String,
@@ -35,9 +44,19 @@ mod armed {
 
     static SERVING: AtomicBool = AtomicBool::new(false);
     static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
+    static PAUSE: OnceLock<Option<(String, Duration)>> = OnceLock::new();
 
     pub fn serving() {
         SERVING.store(true, Ordering::SeqCst);
+    }
+
+    pub fn pause(name: &str) -> Option<Duration> {
+        let wanted = PAUSE.get_or_init(|| {
+            let text = std::env::var("TOLLGATE_PAUSE").ok()?;
+            let (name, millis) = text.split_once(':')?;
+            Some((name.to_owned(), Duration::from_millis(millis.parse().ok()?)))
+        });
+        wanted.as_ref().filter(|(wanted, _)| wanted == name).map(|(_, pause)| *pause)
     }
 
     pub fn strikes(name: &str) -> bool {
@@ -56,6 +75,12 @@ mod armed {
 
 #[cfg(not(debug_assertions))]
 mod armed {
+    use std::time::Duration;
+
+    pub fn pause(_: &str) -> Option<Duration> {
+        None
+    }
+
     pub fn serving() {}
 
     pub fn strikes(_: &str) -> bool {

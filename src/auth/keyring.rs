@@ -158,7 +158,7 @@ impl Keyring {
     fn fill_key(&self, digest: Digest, credential: Credential, loaded: &Loaded) -> Fill {
         self.make_room();
         match self.keys.entry(digest) {
-            _ if self.is_behind(loaded) && !Mutant::FillOverTombstone.is_on() => Fill::Stale,
+            _ if self.is_behind(loaded) => Fill::Stale,
             Slot::Occupied(mut held) => {
                 if matches!(held.get(), Entry::Allow { .. }) || Mutant::FillOverTombstone.is_on() {
                     held.insert(Entry::Allow { credential, flagged: false });
@@ -202,7 +202,8 @@ impl Keyring {
 
     /// To be asked under the lock of the entry that would be filled.
     fn is_behind(&self, loaded: &Loaded) -> bool {
-        loaded.revision.0 < self.floor.load(Ordering::SeqCst) || *self.epoch.lock() != Some(loaded.epoch)
+        let is_old = loaded.revision.0 < self.floor.load(Ordering::SeqCst) && !Mutant::FillOverTombstone.is_on();
+        is_old || *self.epoch.lock() != Some(loaded.epoch)
     }
 
     /// Applies log entries in order. Entries at or below `applied` change nothing that is newer.

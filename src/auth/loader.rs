@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::auth::keyring::{Fill, Keyring};
 use crate::clock;
+use crate::fault;
 use crate::key::Digest;
 use crate::store::{FeedStore, Found};
 use crate::telemetry::metrics::{LoadResult, Metrics};
@@ -137,6 +138,9 @@ impl Shared {
                 tracing::warn!(%error, "a key could not be loaded");
                 NotLoaded::CannotLoad
             })?;
+            if let Some(pause) = fault::pause("load.answered") {
+                tokio::time::sleep(pause).await;
+            }
             if self.keyring.fill(&under_way, digest, &loaded, clock::boot()) == Fill::Done {
                 let found = matches!(loaded.found, Found::Key { .. });
                 return Ok(if found { LoadResult::Hit } else { LoadResult::Unknown });

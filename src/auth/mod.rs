@@ -7,9 +7,11 @@ pub mod loader;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::keyring::{Keyring, Seen};
 use crate::auth::lease::{Lease, LeaseSnapshot};
+use crate::fault;
 use crate::key::Digest;
 use crate::mutant::Mutant;
 use crate::principal::{AccountId, AccountStatus, Cluster, Credential, KeyId};
@@ -67,8 +69,19 @@ pub fn glance(
     let (after, lease) = (lease, lease.snapshot());
     let seen = keyring.look_up(digest, now);
     let cluster = cluster(keyring);
+    if let Some(pause) = fault::pause("key.looked_up") {
+        hold_up(pause);
+    }
     let lease = if Mutant::LeaseAfterLookup.is_on() { after.snapshot() } else { lease };
     Glance { lease, seen, cluster }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test wants this thread to stand still, as a busy machine may leave it standing"
+)]
+fn hold_up(pause: Duration) {
+    std::thread::sleep(pause);
 }
 
 impl Glance {

@@ -128,9 +128,7 @@ fn advice(status: &StoreStatus) -> &'static str {
 fn recovered(config: &Config, without: &str) -> Result<String, CliError> {
     let Ok(journal) = without.parse::<JournalId>() else {
         upkeep::go_on_without(config, without)?;
-        return Ok(format!(
-            "Nobody waits for the control plane {without} any longer.\n"
-        ));
+        return Ok(format!("Nobody waits for the control plane {without} any longer.\n"));
     };
     let kept = upkeep::recover(config, journal)?;
     let kept = kept.map(|kept| format!(" What was left of it is in {}.", kept.display())).unwrap_or_default();

@@ -18,6 +18,7 @@ const ACCOUNT: &str = "x-tollgate-account";
 
 const MAX_ACCOUNTS: usize = 100_000;
 const MAX_TOKENS: usize = 100_000;
+const MAX_MARKS: usize = 2_000_000;
 const MAX_RECENT: usize = 64;
 
 /// Sums over calls.
@@ -57,6 +58,7 @@ struct State {
     counts: Counts,
     recent: VecDeque<Arc<Seen>>,
     tokens: HashSet<String>,
+    marks: HashSet<u64>,
 }
 
 /// A request as it came in.
@@ -105,6 +107,19 @@ impl Ledger {
         let first = state.tokens.len() < MAX_TOKENS && state.tokens.insert(token.to_owned());
         state.counts.refused += u64::from(first);
         first
+    }
+
+    /// The request with this mark came.
+    pub fn mark(&self, mark: u64) {
+        let mut state = self.state.lock();
+        if state.marks.len() < MAX_MARKS {
+            state.marks.insert(mark);
+        }
+    }
+
+    /// All marks since they were last taken.
+    pub fn take_marks(&self) -> HashSet<u64> {
+        std::mem::take(&mut self.state.lock().marks)
     }
 
     pub fn open(self: &Arc<Self>, head: Parts, operation: Operation) -> Ticket {

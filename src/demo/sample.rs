@@ -1,5 +1,6 @@
 //! The path of a call through the sample service: count it, obey its switches, run it, answer it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -58,6 +59,11 @@ impl SampleService {
         self.inner.ledger.counts()
     }
 
+    /// What `x-sample-mark` said in the requests that came since this was last asked for.
+    pub fn take_marks(&self) -> HashSet<u64> {
+        self.inner.ledger.take_marks()
+    }
+
     /// Runs one operation without any protocol, for example to fill a demo with documents.
     pub fn execute(&self, collection: &str, request: Wanted) -> Result<Outcome, Refusal> {
         self.inner.engine.execute(super::call::Call { collection: collection.to_owned(), request })
@@ -69,6 +75,9 @@ impl SampleService {
             return Ok(self.inspect(request.method(), path));
         }
         let switches = Switches::read(request.headers());
+        if let Some(mark) = switches.mark {
+            self.inner.ledger.mark(mark);
+        }
         if switches.refuse.as_ref().is_some_and(|token| self.inner.ledger.turns_away(token)) {
             return Err(Broken::Refused(h2::Reason::REFUSED_STREAM.into()));
         }

@@ -9,6 +9,7 @@
 //! | `x-sample-code: n` | nothing is executed; success with code n in the body, or, beside a status, n in the body or `extra-code` |
 //! | `x-sample-reset: head` or n | the connection (HTTP/2: the stream) breaks before the head, or after n bytes of the body, at the latest before its end |
 //! | `x-sample-refuse: token` | the first request with this token is not processed: REFUSED_STREAM, or a closed connection |
+//! | `x-sample-mark: n` | it is remembered that a request with this number came, see `SampleService::take_marks` |
 //! | `x-sample-no-usage: 1` | the answer carries no usage |
 //! | `x-sample-units: n` | the answer carries n units, of the operation's own kind |
 //! | `x-sample-chunk: n` | pieces of n bytes, without Content-Length |
@@ -29,6 +30,7 @@ pub struct Switches {
     pub code: Option<i32>,
     pub reset: Option<Reset>,
     pub refuse: Option<String>,
+    pub mark: Option<u64>,
     pub no_usage: bool,
     pub units: Option<u32>,
     pub chunk: Option<usize>,
@@ -65,6 +67,7 @@ impl Switches {
             code: text("x-sample-code").and_then(|text| text.parse().ok()),
             reset: text("x-sample-reset").and_then(Reset::parse),
             refuse: text("x-sample-refuse").map(str::to_owned),
+            mark: text("x-sample-mark").and_then(|text| text.parse().ok()),
             no_usage: text("x-sample-no-usage").is_some(),
             units: text("x-sample-units").and_then(|text| text.parse().ok()),
             chunk: text("x-sample-chunk").and_then(|text| text.parse().ok()).filter(|bytes| *bytes > 0),

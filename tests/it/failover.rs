@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
 use tollgate::demo::SampleService;
 
 use crate::harness::PATIENCE;
+use crate::harness::fleet::Office;
 use crate::harness::group::Group;
-use crate::harness::process::{Node, OPERATOR_TOKEN, Process};
+use crate::harness::process::{Node, Process};
 use crate::harness::raw;
-use crate::harness::stage::{FETCH, fill, serve_sample, text};
+use crate::harness::stage::{FETCH, fill, serve_sample};
 
 const GATEWAYS: usize = 2;
 /// To notice, to agree, to promote; then the control plane makes its changes again, and the first delete outwaits old leases.
@@ -18,10 +18,8 @@ const FAILOVER: Duration = Duration::from_secs(30);
 
 struct Scene {
     group: Group,
-    control: SocketAddr,
+    office: Office,
     gateways: Vec<SocketAddr>,
-    account: String,
-    token: String,
     _sample: SampleService,
     _runtime: tokio::runtime::Runtime,
     processes: Vec<(Node, Process)>,
@@ -46,19 +44,8 @@ impl Scene {
             processes.push(serve(&format!("{gateway}[health]\nlisten = \"127.0.0.1:0\"\n{store}")));
         }
         let gateways = processes[1..].iter().map(|(_, process)| process.listening("gateway")).collect();
-        let made = |target: &str, token: &str, body: &Value| {
-            let answer = raw::api(control, "POST", target, token, body);
-            assert_eq!(answer.status, 201, "{target}: {}", answer.text());
-            answer.json()
-        };
-        let who = json!({"email": "owner@stage.test", "password": "a password of the stage"});
-        let mut account = who.clone();
-        account["verified"] = json!(true);
-        let account = text(&made("/v1/accounts", OPERATOR_TOKEN, &account), "account_id");
-        let cluster = json!({"hosts": ["stage.test"], "upstreams": [format!("http://{upstream}")], "allow_ips": []});
-        made(&format!("/v1/accounts/{account}/clusters"), OPERATOR_TOKEN, &cluster);
-        let token = text(&made("/v1/session", "", &who), "token");
-        let scene = Self { group, control, gateways, account, token, _sample: sample, _runtime: runtime, processes };
+        let office = Office::seed(control, upstream);
+        let scene = Self { group, office, gateways, _sample: sample, _runtime: runtime, processes };
         scene.gateways_are_ready();
         scene
     }
@@ -77,19 +64,12 @@ impl Scene {
     fn create(&self) -> (String, String) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = raw::api(self.control, "POST", "/v1/keys", &self.token, &json!({}));
-            match answer.status {
-                201 => return (text(&answer.json(), "id"), text(&answer.json(), "key")),
-                503 if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
-                other => panic!("{other}: {}", answer.text()),
+            match self.office.try_create() {
+                Ok(key) => return key,
+                Err(answer) => assert!(answer.status == 503 && Instant::now() < deadline, "{}", answer.text()),
             }
+            std::thread::sleep(Duration::from_millis(50));
         }
-    }
-
-    fn delete(&self, id: &str, wait: &str) -> (u16, Value) {
-        let target = format!("/v1/accounts/{}/keys/{id}?wait={wait}", self.account);
-        let answer = raw::api(self.control, "DELETE", &target, OPERATOR_TOKEN, &json!({"reason": "a test"}));
-        (answer.status, answer.json())
     }
 
     fn statuses(&self, key: &str) -> Vec<u16> {
@@ -127,7 +107,7 @@ fn a_delete_that_only_the_lost_primary_had_stays_done_also_for_gateways_that_nev
     // The replicas have both keys, and will not hear of the delete.
     std::thread::sleep(Duration::from_millis(200));
     scene.group.cut_replication();
-    let (status, receipt) = scene.delete(&id, "10s");
+    let (status, receipt) = scene.office.delete(&id, "10s");
     assert_eq!((status, receipt["revoked"].as_str()), (200, Some("everywhere")), "{receipt}");
     let old = scene.group.primary();
     scene.group.kill_primary();
@@ -146,7 +126,7 @@ fn a_delete_that_only_the_lost_primary_had_stays_done_also_for_gateways_that_nev
     let (id, key) = scene.create();
     assert_eq!(scene.statuses(&key), vec![200; GATEWAYS]);
     let began = Instant::now();
-    let (status, receipt) = scene.delete(&id, "20s");
+    let (status, receipt) = scene.office.delete(&id, "20s");
     assert_eq!(status, 200, "{receipt}");
     println!("the first delete on the new primary took {:?}", began.elapsed());
     assert_eq!(scene.statuses(&key), vec![401; GATEWAYS]);
@@ -157,9 +137,9 @@ fn a_delete_that_too_few_replicas_have_is_not_answered_as_done() {
     let scene = Scene::start(1);
     let ((first, _), (second, key)) = (scene.create(), scene.create());
     assert_eq!(scene.statuses(&key), vec![200; GATEWAYS]);
-    assert_eq!(scene.delete(&first, "10s").0, 200);
+    assert_eq!(scene.office.delete(&first, "10s").0, 200);
     scene.group.cut_replication();
-    let (status, receipt) = scene.delete(&second, "1s");
+    let (status, receipt) = scene.office.delete(&second, "1s");
     assert_eq!(status, 202, "{receipt}");
     assert_eq!(scene.statuses(&key), vec![401; GATEWAYS], "it is denied all the same");
 }

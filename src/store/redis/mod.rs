@@ -181,8 +181,8 @@ impl Backend for RedisStore {
     }
 
     async fn check_writable(&self) -> Result<(), StoreError> {
-        let opening = self.place.opening();
-        let answer = self.calls.call(&scripts::CHECK, &[self.place.name(), &opening]).await?;
+        // Not as one that opens another epoch: until it is open nobody else is answered.
+        let answer = self.calls.call(&scripts::CHECK, &[self.place.name(), b""]).await?;
         self.place.good(answer).map(drop)
     }
 

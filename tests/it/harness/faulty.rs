@@ -16,6 +16,8 @@ pub enum Fault {
     None,
     /// Every piece of bytes comes so much later, in either direction.
     Delay(Duration),
+    /// Answers to commands come so much later, and what subscribers are told not at all.
+    LateAnswers(Duration),
     /// Requests are kept back; answers to earlier ones pass.
     StallRequests,
     /// Requests pass and are acted upon; what is answered is kept back.
@@ -94,14 +96,16 @@ async fn pump(
             subscribes.send_replace(true);
         }
         let now = *fault.borrow();
-        if let Fault::Delay(by) = now {
-            tokio::time::sleep(by).await;
+        match now {
+            Fault::Delay(by) => tokio::time::sleep(by).await,
+            Fault::LateAnswers(by) if way == Way::Answer => tokio::time::sleep(by).await,
+            _ => {}
         }
         let passes = |fault: &Fault| match fault {
             Fault::StallRequests => way == Way::Answer,
             Fault::StallAnswers => way == Way::Request,
             Fault::StallBoth => false,
-            Fault::MuteSubscriptions => way == Way::Request || !*subscriber.borrow(),
+            Fault::MuteSubscriptions | Fault::LateAnswers(_) => way == Way::Request || !*subscriber.borrow(),
             Fault::None | Fault::Delay(_) | Fault::Reset => true,
         };
         if fault.wait_for(passes).await.is_err() || to.write_all(piece).await.is_err() {

@@ -58,14 +58,19 @@ impl GrpcAnswer {
 
 impl H2 {
     pub async fn connect(at: SocketAddr) -> Self {
+        Self::try_connect(at).await.expect("no HTTP/2 connection")
+    }
+
+    /// Absent where nobody listens, or who does ends the connection at once.
+    pub async fn try_connect(at: SocketAddr) -> Option<Self> {
         let connect = async {
-            let stream = TcpStream::connect(at).await.unwrap();
-            handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap()
+            let stream = TcpStream::connect(at).await.ok()?;
+            handshake(TokioExecutor::new(), TokioIo::new(stream)).await.ok()
         };
-        let (sender, connection) = timeout(PATIENCE, connect).await.expect("no HTTP/2 connection in time");
+        let (sender, connection) = timeout(PATIENCE, connect).await.expect("no HTTP/2 connection in time")?;
         // Its end is seen by the calls on it.
         tokio::spawn(connection);
-        Self { at, sender }
+        Some(Self { at, sender })
     }
 
     /// One call. The URI must be whole: `http://authority/path`.
@@ -99,19 +104,40 @@ impl H2 {
         metadata: &[(&str, &str)],
         message: &[u8],
     ) -> GrpcAnswer {
+        self.try_grpc_unary_to(authority, path, metadata, message).await.unwrap()
+    }
+
+    /// As [`H2::grpc_unary`], where the connection may end before the answer does.
+    pub async fn try_grpc_unary(
+        &mut self,
+        path: &str,
+        metadata: &[(&str, &str)],
+        message: &[u8],
+    ) -> Result<GrpcAnswer, hyper::Error> {
+        let authority = self.at.to_string();
+        self.try_grpc_unary_to(&authority, path, metadata, message).await
+    }
+
+    async fn try_grpc_unary_to(
+        &mut self,
+        authority: &str,
+        path: &str,
+        metadata: &[(&str, &str)],
+        message: &[u8],
+    ) -> Result<GrpcAnswer, hyper::Error> {
         let mut request = Request::post(format!("http://{authority}{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
         for (name, value) in metadata {
             request = request.header(*name, *value);
         }
-        let answer = self.call(request.body(frame(message)).unwrap()).await;
-        GrpcAnswer {
+        let answer = self.try_call(request.body(frame(message)).unwrap()).await?;
+        Ok(GrpcAnswer {
             http_status: answer.status,
             headers: answer.headers,
             messages: messages(&answer.body),
             trailers: answer.trailers,
-        }
+        })
     }
 }
 

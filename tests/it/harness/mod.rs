@@ -4,6 +4,7 @@
 
 pub mod browser;
 pub mod faulty;
+pub mod fleet;
 pub mod group;
 pub mod h1;
 pub mod h2;
