@@ -19,6 +19,8 @@ use crate::store::redis::{Opened, RedisStore};
 
 /// How often it is looked whether the server is still the same.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Looks between two questions for what was done by hand.
+const NOTES_EVERY: u32 = 20;
 
 /// A thread that looks. Dropping it stops it.
 pub struct Reopening {
@@ -33,8 +35,8 @@ struct Looking {
     /// The server on which everything was made again, while others have still to do it.
     made_on: Option<String>,
     last_error: Option<String>,
-    /// Something may have been done by hand that is not in the audit log yet.
-    has_notes: bool,
+    /// Looks since it was asked what was done by hand.
+    since_notes: u32,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +52,14 @@ enum ReopenError {
 impl Reopening {
     pub fn start(store: Arc<RedisStore>, journal: &Path, sealer: Sealer) -> Result<Self, AppError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
-        let mut looking =
-            Looking { store, journal: journal.to_owned(), sealer, made_on: None, last_error: None, has_notes: true };
+        let mut looking = Looking {
+            store,
+            journal: journal.to_owned(),
+            sealer,
+            made_on: None,
+            last_error: None,
+            since_notes: NOTES_EVERY,
+        };
         // At once, so that what follows finds the store open if it can be.
         runtime.block_on(looking.look_and_tell());
         let (stop, mut stopped) = watch::channel(false);
@@ -90,9 +98,10 @@ impl Looking {
     async fn look(&mut self) -> Result<(), ReopenError> {
         let Some(server) = self.store.look_for_another_server().await? else {
             self.made_on = None;
-            if self.has_notes {
+            self.since_notes += 1;
+            if self.since_notes > NOTES_EVERY {
                 self.store.write_notes().await?;
-                self.has_notes = false;
+                self.since_notes = 0;
             }
             return Ok(());
         };
@@ -108,7 +117,7 @@ impl Looking {
         match self.store.open_epoch().await? {
             Opened::Open => {
                 self.made_on = None;
-                self.has_notes = true;
+                self.since_notes = NOTES_EVERY;
             }
             Opened::Waiting => {}
         }

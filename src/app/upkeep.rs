@@ -58,6 +58,8 @@ pub enum UpkeepError {
     OtherJournal { attached: String },
     #[error("{0} is neither the id of a journal nor one of the control planes in control.peers")]
     NobodyKnown(String),
+    #[error("store.replicas is 0: no change waits for a replica")]
+    NoReplicas,
     #[error("the store is one file: it has no other control planes to go on without")]
     NotShared,
 }
@@ -232,6 +234,20 @@ pub fn go_on_without(config: &Config, id: &str) -> Result<(), UpkeepError> {
     }
     let note = note("store.recover", format!("without the control plane {id}"));
     Ok(ByHand::reach(&redis_settings(config, at, &journal_folder(config))?)?.go_on_without(id, &note)?)
+}
+
+/// Goes on without a replica of Redis that is lost, or with `undo` waits for it again. Returns how many changes wait for now.
+pub fn drop_replica(config: &Config, undo: bool) -> Result<usize, UpkeepError> {
+    let StoreKind::Redis(at) = &config.store.kind else {
+        return Err(UpkeepError::NoReplicas);
+    };
+    if at.replicas == 0 {
+        return Err(UpkeepError::NoReplicas);
+    }
+    let detail = if undo { "one replica more is waited for" } else { "one replica less is waited for" };
+    let note = note("store.drop_replica", detail.to_owned());
+    let by_hand = ByHand::reach(&redis_settings(config, at, &journal_folder(config))?)?;
+    Ok(at.replicas - by_hand.drop_replica(undo, at.replicas, &note)?)
 }
 
 pub(super) fn note(action: &str, detail: String) -> Note {

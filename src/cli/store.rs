@@ -49,6 +49,15 @@ pub enum Store {
         #[arg(long)]
         without_journal: bool,
     },
+    /// Go on with one replica of Redis less, since it is lost: changes wait for one fewer of store.replicas, and Redis refuses writes for
+    /// one fewer. Nodes run on.
+    DropReplica {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// It is there again: wait for one more.
+        #[arg(long)]
+        undo: bool,
+    },
     /// Give up what is lost: this node's journal, beside a store that is whole, with the node stopped; or another control plane that a
     /// store on Redis waits for.
     Recover {
@@ -102,6 +111,12 @@ impl Store {
                 Ok(if json { show.thing(&facts) } else { format!("{}{}", show.thing(&facts), advice(&status)) })
             }
             Self::Restore { config, from, without_journal } => restored(&config, &from, without_journal),
+            Self::DropReplica { config, undo } => {
+                let waited = upkeep::drop_replica(&Config::load(&config)?, undo)?;
+                Ok(format!(
+                    "Changes wait for {waited} replicas now, as soon as every control plane has heard of it (1 s).\n"
+                ))
+            }
             Self::Recover { config, without } => recovered(&Config::load(&config)?, &without),
         }
     }

@@ -8,7 +8,7 @@ use tollgate::demo::SampleService;
 use crate::harness::PATIENCE;
 use crate::harness::fleet::Office;
 use crate::harness::group::Group;
-use crate::harness::process::{Node, Process};
+use crate::harness::process::{Node, Process, run_with};
 use crate::harness::raw;
 use crate::harness::stage::{FETCH, fill, serve_sample};
 
@@ -142,4 +142,18 @@ fn a_delete_that_too_few_replicas_have_is_not_answered_as_done() {
     let (status, receipt) = scene.office.delete(&second, "1s");
     assert_eq!(status, 202, "{receipt}");
     assert_eq!(scene.statuses(&key), vec![401; GATEWAYS], "it is denied all the same");
+    // The operator goes on without.
+    let config = scene.processes[0].0.config();
+    let drop_replica = |more: &[&str]| {
+        let output = run_with(&[&["store", "drop-replica", "--config", config.to_str().unwrap()], more].concat(), &[]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(drop_replica(&[]).contains("wait for 0 replicas"));
+    std::thread::sleep(Duration::from_millis(1500));
+    let ((third, _), (fourth, _)) = (scene.create(), scene.create());
+    let (status, receipt) = scene.office.delete(&third, "5s");
+    assert_eq!(status, 200, "{receipt}");
+    assert!(drop_replica(&["--undo"]).contains("wait for 1 replicas"));
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(scene.office.delete(&fourth, "500ms").0, 202);
 }

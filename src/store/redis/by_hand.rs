@@ -79,6 +79,34 @@ impl ByHand {
         }
     }
 
+    /// Goes on with one replica less, or with `undo` one more: changes wait for so many fewer, and so does Redis where it is told
+    /// to refuse writes without them. Returns how many replicas of the `configured` ones are gone on without.
+    ///
+    /// Errors: `Away` where this user of Redis may not change its settings.
+    pub fn drop_replica(&self, undo: bool, configured: usize, note: &Note) -> Result<usize, StoreError> {
+        // First Redis, which may refuse to write anything until then.
+        let setting = "min-replicas-to-write";
+        let read = self.lane.command_and_block(redis::cmd("CONFIG").arg("GET").arg(setting))?;
+        let read: Vec<String> =
+            redis::from_redis_value(read).map_err(|_| unexpected("a setting that cannot be read"))?;
+        let demanded: usize = read.get(1).and_then(|value| value.parse().ok()).unwrap_or_default();
+        let (fewer, more) = (demanded.saturating_sub(1), (demanded + 1).min(configured));
+        if !undo && demanded > 0 {
+            self.lane.command_and_block(redis::cmd("CONFIG").arg("SET").arg(setting).arg(fewer))?;
+        }
+        let (by, most) = (if undo { "-1" } else { "1" }, configured.to_string());
+        let arguments = [by.as_bytes(), most.as_bytes(), note.text().as_bytes()].map(<[u8]>::to_vec);
+        let arguments: Vec<_> = arguments.iter().map(Vec::as_slice).collect();
+        let mut answer = self.lane.call_and_block(&scripts::DROP_REPLICA, &arguments)?;
+        if answer.said != "OK" {
+            return Err(StoreError::Away("redis has no store".to_owned()));
+        }
+        if undo && demanded > 0 {
+            self.lane.command_and_block(redis::cmd("CONFIG").arg("SET").arg(setting).arg(more))?;
+        }
+        answer.parsed()
+    }
+
     /// Makes a store from a backup on a Redis that has none: the same store id. It stays closed until every control plane has made
     /// its changes again. `without` is the row of a journal that is given up. A restore that was cut short is begun again.
     pub fn restore<R: Read>(

@@ -1,5 +1,5 @@
 -- Stands before every script. All keys begin with {tg}, so that they are in one slot.
---   {tg}:head    hash: store_id, schema, epoch, replid, lease_ms, lease_most_ms, commit, quiet
+--   {tg}:head    hash: store_id, schema, epoch, replid, lease_ms, lease_most_ms, commit, quiet, dropped
 --   {tg}:t:NAME  hash: the rows of a table;  {tg}:z:NAME  zset, all scores 0: their keys in order, where a table is walked
 --   {tg}:frozen  string: why nothing may be answered; set by a control plane that knows of a store that is gone, and by a restore
 --   {tg}:notes   list: what was done by hand and is not in the audit log yet
@@ -40,14 +40,15 @@ local function guard(store_id, opening)
 end
 
 -- epoch, the number of this answer among all (scripts that begin with a write count them), revision, the greatest lease
--- outstanding, the epoch that is known to be quiet, then the gateways.
+-- outstanding, the epoch that is known to be quiet, how many replicas it goes on without, then the gateways.
 local function standing(answer, epoch)
-  local known = redis.call('HMGET', head, 'lease_most_ms', 'quiet')
+  local known = redis.call('HMGET', head, 'lease_most_ms', 'quiet', 'dropped')
   answer[#answer + 1] = epoch
   answer[#answer + 1] = tonumber(redis.call('GET', key('beat')))
   answer[#answer + 1] = tonumber(redis.call('HGET', key('t:meta'), 'revision'))
   answer[#answer + 1] = tonumber(known[1])
   answer[#answer + 1] = known[2] or ''
+  answer[#answer + 1] = tonumber(known[3] or '0')
   for _, part in ipairs(redis.call('HGETALL', key('gateways'))) do
     answer[#answer + 1] = part
   end

@@ -165,7 +165,7 @@ impl Backend for RedisStore {
     }
 
     async fn confirm(&self, revision: Revision, wait: Duration) -> Result<Confirmation, StoreError> {
-        let replicas = self.settings.replicas;
+        let replicas = self.watch.replicas(self.settings.replicas);
         if replicas > 0 && !self.watch.replicated.reaches(revision) {
             // Changes nothing, but waits for the replicas like a change.
             match self.queue.write(|_| Ok::<(), StoreError>(())).await {

@@ -21,6 +21,7 @@ scripts! {
     OPEN_EPOCH = "allow-oom" "open_epoch.lua";
     QUIET = "allow-oom" "quiet.lua";
     WAIVE = "allow-oom" "waive.lua";
+    DROP_REPLICA = "allow-oom" "drop_replica.lua";
     NOTES = "allow-oom" "notes.lua";
     RESTORE_BEGIN = "" "restore_begin.lua";
     RESTORE_ROWS = "" "restore_rows.lua";

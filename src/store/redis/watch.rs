@@ -1,7 +1,7 @@
 //! Who is registered with a shared store, and how far each has come: asked of the store, and noted with the moment on this
 //! process's clock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub struct Watch {
     lane: Lane,
     place: Arc<Place>,
     lease_ms: AtomicU64,
+    /// Replicas that the store goes on without, as last heard.
+    dropped: AtomicUsize,
     /// When the last look began.
     looked: tokio::sync::Mutex<BootTime>,
 }
@@ -56,6 +58,7 @@ impl Watch {
             lane,
             place,
             lease_ms: AtomicU64::default(),
+            dropped: AtomicUsize::default(),
             looked: tokio::sync::Mutex::new(BootTime(0)),
         };
         watch.lease_is(lease);
@@ -71,12 +74,18 @@ impl Watch {
         self.lease_ms.store(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Of `wanted` replicas those that the operator has not dropped.
+    pub fn replicas(&self, wanted: usize) -> usize {
+        wanted.saturating_sub(self.dropped.load(Ordering::Relaxed))
+    }
+
     /// What a script says of the store at the end of its answer.
     pub fn told(&self, answer: &mut Answer) -> Result<Told, StoreError> {
         let (epoch, number) = (answer.parsed()?, answer.parsed()?);
         let revision = Revision(answer.parsed()?);
         let lease = Duration::from_millis(answer.parsed()?);
         let quiet = answer.text()?.parse().is_ok_and(|quiet: crate::principal::Epoch| quiet == epoch);
+        self.dropped.store(answer.parsed()?, Ordering::Relaxed);
         let mut gateways = Vec::new();
         while !answer.is_at_end() {
             let incarnation = answer.parsed()?;

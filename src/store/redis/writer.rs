@@ -218,15 +218,14 @@ impl Writer {
 
     /// Fewer of them than are asked for: the change is made, and nobody may be told that it is done.
     fn wait_for_replicas(&self) -> Result<(), StoreError> {
-        if self.options.replicas == 0 {
+        let replicas = self.watch.replicas(self.options.replicas);
+        if replicas == 0 {
             return Ok(());
         }
         let mut wait = redis::cmd("WAIT");
-        wait.arg(self.options.replicas).arg((ANSWER.as_millis() / 2) as u64);
+        wait.arg(replicas).arg((ANSWER.as_millis() / 2) as u64);
         match self.lane.command_and_block(&wait)? {
-            redis::Value::Int(count) if usize::try_from(count).is_ok_and(|count| count >= self.options.replicas) => {
-                Ok(())
-            }
+            redis::Value::Int(count) if usize::try_from(count).is_ok_and(|count| count >= replicas) => Ok(()),
             _ => Err(StoreError::Away("too few replicas have the change".to_owned())),
         }
     }
