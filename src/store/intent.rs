@@ -94,6 +94,8 @@ pub struct Submitted {
 /// What a journal asks of the store it stands before.
 #[async_trait]
 pub trait Submit: AccountStore + UserStore {
+    /// `Frozen` while only changes of before are made again, and no new ones.
+    fn check_open(&self) -> Result<(), StoreError>;
     /// Makes the change together with a note of its number, in one step; or finds the note.
     async fn submit(&self, journal: JournalId, intent: Intent, rules: Rules) -> Answer<Submitted>;
     /// The journal whose changes this store takes; absent until one is attached.

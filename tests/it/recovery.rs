@@ -3,7 +3,7 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::PATIENCE;
 use crate::harness::fleet::{Fleet, Setting};
@@ -142,6 +142,9 @@ fn a_lost_control_plane_is_waited_for_until_the_operator_goes_on_without_it() {
         assert!(Instant::now() < deadline, "it may lack what control-2 has answered");
         std::thread::sleep(Duration::from_millis(50));
     }
+    let account = json!({"email": "owner@stage.test", "password": "a password of the stage"});
+    let create = || raw::api(at, "POST", "/v1/accounts", OPERATOR_TOKEN, &account).status;
+    assert_eq!(create(), 503, "nothing new before everything of before is there");
     let config = one.0.config();
     let recover = |without: &str| {
         run_with(&["store", "recover", "--config", config.to_str().unwrap(), "--without", without], &[])
@@ -155,6 +158,7 @@ fn a_lost_control_plane_is_waited_for_until_the_operator_goes_on_without_it() {
         assert!(Instant::now() < deadline, "never open; the log:\n{}", one.1.log());
         std::thread::sleep(Duration::from_millis(20));
     }
+    assert_eq!(create(), 201);
     let needless = recover("control-2");
     assert!(!needless.status.success() && String::from_utf8_lossy(&needless.stderr).contains("nobody waits"));
     let audit = || raw::api(at, "GET", "/v1/audit?limit=100", OPERATOR_TOKEN, &Value::Null).text();

@@ -70,6 +70,7 @@ impl<S: Submit + 'static> Shared<S> {
     async fn change(self: Arc<Self>, action: Action, actor: Actor, now: WallTime) -> Answer<Outcome> {
         let place = Arc::clone(&self.waiting).try_acquire_owned();
         let place = place.map_err(|_| StoreError::Away("too many changes wait for the store".to_owned()))?;
+        self.store.check_open()?;
         fault::point("change.asked");
         let intent = self.journal.intend(action, actor, now).await.map_err(not_written)?;
         fault::point("change.intended");
@@ -104,6 +105,7 @@ impl<S: Submit + 'static> Shared<S> {
     /// before it was asked for now.
     async fn submit(&self, intent: Intent) -> Answer<Option<Outcome>> {
         let no = intent.no;
+        self.store.check_open()?;
         match self.store.submit(self.journal.id(), intent, Rules::Enforced).await {
             Ok(Submitted { noted, outcome }) => {
                 fault::point("change.made");

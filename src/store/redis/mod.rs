@@ -186,6 +186,13 @@ impl Backend for RedisStore {
         self.place.good(answer).map(drop)
     }
 
+    fn check_open(&self) -> Result<(), StoreError> {
+        match self.is_closed() {
+            false => Ok(()),
+            true => Err(StoreError::Frozen("other control planes have still to make their changes again".to_owned())),
+        }
+    }
+
     fn journal_row(&self) -> &str {
         &self.journal_row
     }

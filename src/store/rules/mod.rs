@@ -65,6 +65,11 @@ pub trait Backend: Send + Sync + 'static {
 
     fn gateways(&self) -> impl Future<Output = Result<Vec<GatewayState>, StoreError>> + Send;
 
+    /// `Frozen` while only changes of before are made again, and no new ones.
+    fn check_open(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Fails where a change could not be made durable now.
     fn check_writable(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
         self.write(|tx| tx.put(&META_NUMBERS, WRITABLE, &1))

@@ -14,6 +14,10 @@ use crate::store::intent::{Action, AuditHead, Intent, Noted, Outcome, Rules, Sub
 
 #[async_trait]
 impl<S: Backend> Submit for S {
+    fn check_open(&self) -> Result<(), StoreError> {
+        Backend::check_open(self)
+    }
+
     async fn submit(&self, journal: JournalId, intent: Intent, rules: Rules) -> Answer<Submitted> {
         self.write(move |tx| submit(tx, journal, &intent, rules)).await
     }
