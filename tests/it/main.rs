@@ -31,6 +31,7 @@ mod recovery;
 mod revoke;
 mod rotation;
 mod sdk;
+mod secured;
 mod slow;
 mod supply;
 mod tidy;
