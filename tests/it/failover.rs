@@ -10,14 +10,16 @@ use crate::harness::fleet::Office;
 use crate::harness::group::Group;
 use crate::harness::process::{Node, Process, run_with};
 use crate::harness::raw;
+use crate::harness::ring::Ring;
 use crate::harness::stage::{FETCH, fill, serve_sample};
 
 const GATEWAYS: usize = 2;
 /// To notice, to agree, to promote; then the control plane makes its changes again, and the first delete outwaits old leases.
 const FAILOVER: Duration = Duration::from_secs(30);
 
-struct Scene {
-    group: Group,
+struct Scene<G> {
+    /// The servers.
+    group: G,
     office: Office,
     gateways: Vec<SocketAddr>,
     _sample: SampleService,
@@ -25,16 +27,14 @@ struct Scene {
     processes: Vec<(Node, Process)>,
 }
 
-impl Scene {
-    fn start(replicas: usize) -> Self {
+impl<G> Scene<G> {
+    /// `store` is what every node's `[store]` begins with.
+    fn on(group: G, store: &str, replicas: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (sample, upstream) = runtime.block_on(serve_sample());
         fill(&sample);
-        let group = Group::start();
-        let store = format!(
-            "{}lease = \"2s\"\nreplicas = {replicas}\n[meter]\nflush = \"100ms\"\nslab_dir = \"slab\"\n",
-            group.config()
-        );
+        let store =
+            format!("{store}lease = \"2s\"\nreplicas = {replicas}\n[meter]\nflush = \"100ms\"\nslab_dir = \"slab\"\n");
         let keys = "[keys]\nactive_max = 1000\ndaily_max = 1000\n";
         let mut processes =
             vec![serve(&format!("[control]\nlisten = \"127.0.0.1:0\"\nid = \"control-1\"\n{store}{keys}"))];
@@ -78,13 +78,13 @@ impl Scene {
     }
 
     /// Calls with a key that lives and with one that is gone, until there is another primary and the first passes everywhere.
-    fn until_served(&self, old: &str, live: &str, gone: &str) -> Duration {
+    fn until_served(&self, is_over: impl Fn(&G) -> bool, live: &str, gone: &str) -> Duration {
         let began = Instant::now();
         loop {
             let (seen, denied) = (self.statuses(live), self.statuses(gone));
             assert!(seen.iter().all(|status| [200, 503].contains(status)), "of a live key: {seen:?}");
             assert!(denied.iter().all(|status| [401, 503].contains(status)), "of a deleted key: {denied:?}");
-            if self.group.primary() != old && seen.iter().all(|status| *status == 200) {
+            if is_over(&self.group) && seen.iter().all(|status| *status == 200) {
                 return began.elapsed();
             }
             assert!(began.elapsed() < FAILOVER, "still {seen:?}; {}", self.processes[0].1.log());
@@ -101,7 +101,9 @@ fn serve(config: &str) -> (Node, Process) {
 
 #[test]
 fn a_delete_that_only_the_lost_primary_had_stays_done_also_for_gateways_that_never_saw_it() {
-    let mut scene = Scene::start(0);
+    let group = Group::start();
+    let store = group.config();
+    let mut scene = Scene::on(group, &store, 0);
     let ((_, live), (id, gone)) = (scene.create(), scene.create());
     assert_eq!((scene.statuses(&live), scene.statuses(&gone)), (vec![200; GATEWAYS], vec![200; GATEWAYS]));
     // The replicas have both keys, and will not hear of the delete.
@@ -114,7 +116,7 @@ fn a_delete_that_only_the_lost_primary_had_stays_done_also_for_gateways_that_nev
     // A gateway that forgets what it knew must ask the new primary.
     scene.processes.remove(1).1.kill();
     scene.gateways.remove(0);
-    let served = scene.until_served(&old, &live, &gone);
+    let served = scene.until_served(|group| group.primary() != old, &live, &gone);
     println!("served again {served:?} after the primary was killed");
     let store = format!("{}lease = \"2s\"\n[meter]\nslab_dir = \"slab\"\n", scene.group.config());
     let gateway = "[gateway]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\ndefault_cluster = \"stage.test\"\n";
@@ -134,7 +136,9 @@ fn a_delete_that_only_the_lost_primary_had_stays_done_also_for_gateways_that_nev
 
 #[test]
 fn a_delete_that_too_few_replicas_have_is_not_answered_as_done() {
-    let scene = Scene::start(1);
+    let group = Group::start();
+    let store = group.config();
+    let scene = Scene::on(group, &store, 1);
     let ((first, _), (second, key)) = (scene.create(), scene.create());
     assert_eq!(scene.statuses(&key), vec![200; GATEWAYS]);
     assert_eq!(scene.office.delete(&first, "10s").0, 200);
@@ -156,4 +160,33 @@ fn a_delete_that_too_few_replicas_have_is_not_answered_as_done() {
     assert!(drop_replica(&["--undo"]).contains("wait for 1 replicas"));
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(scene.office.delete(&fourth, "500ms").0, 202);
+}
+
+#[test]
+fn in_a_cluster_the_store_is_found_wherever_its_slot_is_and_a_delete_outlives_its_server() {
+    let ring = Ring::start();
+    let store = format!("[store]\nkind = \"redis\"\nurl = \"{}\"\n", ring.url());
+    let mut scene = Scene::on(ring, &store, 1);
+    let ((_, live), (id, gone)) = (scene.create(), scene.create());
+    assert_eq!((scene.statuses(&live), scene.statuses(&gone)), (vec![200; GATEWAYS], vec![200; GATEWAYS]));
+    let (status, receipt) = scene.office.delete(&id, "10s");
+    assert_eq!((status, receipt["revoked"].as_str()), (200, Some("everywhere")), "{receipt}");
+    let old = scene.group.owner();
+    scene.group.kill_owner();
+    let deadline = Instant::now() + FAILOVER;
+    while [0, old].contains(&scene.group.owner()) {
+        assert!(Instant::now() < deadline, "no replica took over");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // That was the one replica that changes wait for, and nobody follows it: the operator goes on without.
+    let config = scene.processes[0].0.config();
+    let dropped = run_with(&["store", "drop-replica", "--config", config.to_str().unwrap()], &[]);
+    assert!(dropped.status.success(), "{}", String::from_utf8_lossy(&dropped.stderr));
+    let served = scene.until_served(|_| true, &live, &gone);
+    println!("served again {served:?} after the operator went on without a replica");
+    let (id, key) = scene.create();
+    assert_eq!(scene.statuses(&key), vec![200; GATEWAYS]);
+    let (status, receipt) = scene.office.delete(&id, "10s");
+    assert_eq!(status, 200, "{receipt}");
+    assert_eq!((scene.statuses(&key), scene.statuses(&gone)), (vec![401; GATEWAYS], vec![401; GATEWAYS]));
 }

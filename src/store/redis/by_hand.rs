@@ -84,6 +84,8 @@ impl ByHand {
     ///
     /// Errors: `Away` where this user of Redis may not change its settings.
     pub fn drop_replica(&self, undo: bool, configured: usize, note: &Note) -> Result<usize, StoreError> {
+        // In a cluster this finds the server that has the store.
+        self.lane.call_and_block(&scripts::DESCRIBE, &[])?;
         // First Redis, which may refuse to write anything until then.
         let setting = "min-replicas-to-write";
         let read = self.lane.command_and_block(redis::cmd("CONFIG").arg("GET").arg(setting))?;

@@ -43,6 +43,8 @@ struct Open {
 #[derive(Default)]
 struct Breaker {
     connections: u64,
+    /// The connection over which the last script was answered.
+    answered: u64,
     failures: u32,
     closed_until: Option<BootTime>,
 }
@@ -62,12 +64,19 @@ impl Lane {
         }
         let mut open = self.open().await?;
         let mut value = invocation.invoke_async(&mut open.connection).await;
-        if value.as_ref().is_err_and(|error: &RedisError| error.is_connection_dropped() && !error.is_timeout()) {
+        if value.as_ref().is_err_and(|error| self.may_ask_again(error)) {
             self.lost(&open).await;
             open = self.open().await?;
             value = invocation.invoke_async(&mut open.connection).await;
         }
-        Answer::of(self.judged(&open, value).await?)
+        let value = self.judged(&open, value).await?;
+        self.breaker.lock().answered = open.number;
+        Answer::of(value)
+    }
+
+    /// The connection was cut, or at its other end is not who has the store.
+    fn may_ask_again(&self, error: &RedisError) -> bool {
+        self.source.follows(error) || (error.is_connection_dropped() && !error.is_timeout())
     }
 
     /// For threads that run no tasks.
@@ -79,6 +88,18 @@ impl Lane {
         let mut open = self.open().await?;
         let value = open.connection.send_packed_command(command).await;
         self.judged(&open, value).await
+    }
+
+    /// On the connection over which the last script was answered; an error where that is lost. It blocks.
+    pub fn command_behind_and_block(&self, command: &Cmd) -> Result<Value, StoreError> {
+        self.runtime.block_on(async {
+            let mut open = self.open().await?;
+            if open.number != self.breaker.lock().answered {
+                return Err(StoreError::Away("redis: the connection was lost on the way".to_owned()));
+            }
+            let value = open.connection.send_packed_command(command).await;
+            self.judged(&open, value).await
+        })
     }
 
     pub fn command_and_block(&self, command: &Cmd) -> Result<Value, StoreError> {

@@ -224,7 +224,7 @@ impl Writer {
         }
         let mut wait = redis::cmd("WAIT");
         wait.arg(replicas).arg((ANSWER.as_millis() / 2) as u64);
-        match self.lane.command_and_block(&wait)? {
+        match self.lane.command_behind_and_block(&wait)? {
             redis::Value::Int(count) if usize::try_from(count).is_ok_and(|count| count >= replicas) => Ok(()),
             _ => Err(StoreError::Away("too few replicas have the change".to_owned())),
         }

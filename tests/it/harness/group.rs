@@ -19,8 +19,8 @@ pub struct Group {
     sentinels: Vec<Server>,
 }
 
-struct Server {
-    port: u16,
+pub struct Server {
+    pub port: u16,
     child: Option<Child>,
 }
 
@@ -114,7 +114,11 @@ impl Group {
 }
 
 impl Server {
-    fn end(&mut self) {
+    pub fn is_up(&self) -> bool {
+        self.child.is_some()
+    }
+
+    pub fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -129,7 +133,7 @@ impl Drop for Server {
 }
 
 /// On a free port. `prepare` writes what the server reads first.
-fn start(folder: &Path, arguments: &[&str], prepare: impl Fn(u16)) -> Server {
+pub fn start(folder: &Path, arguments: &[&str], prepare: impl Fn(u16)) -> Server {
     for _ in 0..20 {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         prepare(port);
@@ -173,7 +177,7 @@ fn is_there(server: &mut Server) -> bool {
 }
 
 /// What `redis-cli` prints.
-fn ask(port: u16, words: &[&str]) -> String {
+pub fn ask(port: u16, words: &[&str]) -> String {
     let output = Command::new("redis-cli").args(["-p", &port.to_string()]).args(words).output().unwrap();
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

@@ -11,6 +11,7 @@ pub mod h2;
 pub mod process;
 pub mod raw;
 pub mod redis;
+pub mod ring;
 pub mod scripted;
 pub mod stage;
 pub mod wire;
