@@ -25,6 +25,8 @@ pub struct Setting<'a> {
     pub lease: Duration,
     /// Whether a [`FaultyLink`] stands between each gateway and Redis.
     pub linked: bool,
+    /// Whether the wall clock of each process can be moved.
+    pub clocks: bool,
     /// Of every process.
     pub environment: &'a [(&'a str, &'a str)],
 }
@@ -34,11 +36,13 @@ pub struct Fleet {
     pub office: Office,
     pub sample: SampleService,
     pub runtime: tokio::runtime::Runtime,
-    environment: Vec<(String, String)>,
+    environment: Environment,
     members: Vec<Member>,
     addresses: Arc<RwLock<Vec<SocketAddr>>>,
-    _control: (Node, Process),
+    control: (Node, Process),
 }
+
+type Environment = Vec<(String, String)>;
 
 struct Member {
     link: Option<FaultyLink>,
@@ -58,7 +62,7 @@ pub struct Office {
 
 impl Default for Setting<'_> {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(2), linked: false, environment: &[] }
+        Self { lease: Duration::from_secs(2), linked: false, clocks: false, environment: &[] }
     }
 }
 
@@ -69,7 +73,10 @@ impl Fleet {
         fill(&sample);
         let redis = Redis::start();
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let environment: Vec<_> = setting.environment.iter().map(owned).collect();
+        let mut environment: Environment = setting.environment.iter().map(owned).collect();
+        if setting.clocks {
+            environment.extend(faked_clocks());
+        }
         let lease = setting.lease.as_secs();
         let keys = "[keys]\nactive_max = 10000\ndaily_max = 1000000\n";
         let control = format!("[control]\nlisten = \"127.0.0.1:0\"\nid = \"control-1\"\n{keys}");
@@ -87,7 +94,7 @@ impl Fleet {
         let members: Vec<_> = members.collect();
         let listening = |member: &Member| member.running().listening("gateway");
         let addresses = Arc::new(RwLock::new(members.iter().map(listening).collect()));
-        let fleet = Self { redis, office, sample, runtime, environment, members, addresses, _control: (node, process) };
+        let fleet = Self { redis, office, sample, runtime, environment, members, addresses, control: (node, process) };
         (0..GATEWAYS).for_each(|gateway| fleet.await_ready(gateway));
         fleet
     }
@@ -120,6 +127,12 @@ impl Fleet {
         self.addresses.write()[gateway] = process.listening("gateway");
         self.members[gateway].process = Some(process);
         self.await_ready(gateway);
+    }
+
+    /// Moves the wall clock of a gateway to so far from the true time, as `+7h` or `-30m`; that of the control plane where `None`.
+    pub fn move_clock(&self, gateway: Option<usize>, by: &str) {
+        let node = gateway.map_or(&self.control.0, |gateway| &self.members[gateway].node);
+        node.write(CLOCK, by);
     }
 
     pub fn await_ready(&self, gateway: usize) {
@@ -202,7 +215,24 @@ fn store(url: &str, lease: u64) -> String {
     )
 }
 
+/// libfaketime reads from this file of a node how far its wall clock is off. Clocks that only run on are left alone.
+const CLOCK: &str = "clock";
+
+fn faked_clocks() -> Environment {
+    let places = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let library = places.map(|place| place.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+    let library = library.expect("libfaketime is installed").to_str().unwrap().to_owned();
+    let fixed =
+        [("LD_PRELOAD", library.as_str()), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("FAKETIME_CACHE_DURATION", "1")];
+    fixed.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
 fn serve(node: &Node, environment: &[(String, String)]) -> Process {
-    let environment: Vec<_> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let clock = node.path(CLOCK);
+    if !clock.exists() {
+        node.write(CLOCK, "+0");
+    }
+    let environment = environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let environment: Vec<_> = environment.chain([("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())]).collect();
     Process::start_with(&["serve", "--config", node.config().to_str().unwrap()], &environment)
 }
