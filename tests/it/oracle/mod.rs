@@ -138,6 +138,13 @@ fn wall_clocks_are_moved(fleet: &mut Fleet, times: usize) {
         fleet.move_clock(None, if by == "+0" { "+0" } else { "-25m" });
         wait(1.2);
     }
+    fleet.move_clock(Some(0), "+7h");
+    fleet.kill(0);
+    fleet.start_again(0);
+    let line: serde_json::Value = serde_json::from_str(&fleet.process(0).log_line("listening")).unwrap();
+    let told: jiff::Timestamp = line["timestamp"].as_str().unwrap().parse().unwrap();
+    let hours = told.duration_since(jiff::Timestamp::now()).as_hours();
+    assert!((6..=7).contains(&hours), "the clock was not moved: {told}");
 }
 
 /// Links that come and go, so that leases end and begin again under calls.
