@@ -1,5 +1,5 @@
-//! Three gateways and a control plane, each a process of its own, on one real Redis; each gateway's way to Redis can be a link
-//! that misbehaves.
+//! Three gateways and a control plane, each a process of its own, on one real Redis; the way of each to Redis can be a link that
+//! misbehaves.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub const GATEWAYS: usize = 3;
 pub struct Setting<'a> {
     /// Whole seconds.
     pub lease: Duration,
-    /// Whether a [`FaultyLink`] stands between each gateway and Redis.
+    /// Whether a [`FaultyLink`] stands between each process and Redis.
     pub linked: bool,
     /// Whether the wall clock of each process can be moved.
     pub clocks: bool,
@@ -39,7 +39,7 @@ pub struct Fleet {
     environment: Environment,
     members: Vec<Member>,
     addresses: Arc<RwLock<Vec<SocketAddr>>>,
-    control: (Node, Process),
+    control: Member,
 }
 
 type Environment = Vec<(String, String)>;
@@ -80,21 +80,20 @@ impl Fleet {
         let lease = setting.lease.as_secs();
         let keys = "[keys]\nactive_max = 10000\ndaily_max = 1000000\n";
         let control = format!("[control]\nlisten = \"127.0.0.1:0\"\nid = \"control-1\"\n{keys}");
-        let node = Node::new(&format!("{control}{}", store(&redis.url(), lease)));
-        let process = serve(&node, &environment);
-        let office = Office::seed(process.listening("control"), upstream);
-        let members = (0..GATEWAYS).map(|_| {
+        let member = |config: &str| {
             let link = setting.linked.then(|| FaultyLink::to(redis.address()));
             let url = link.as_ref().map_or_else(|| redis.url(), |link| format!("redis://{}", link.address));
-            let gateway = "[gateway]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\ndefault_cluster = \"stage.test\"\n\
-                           [gateway.limits]\nfailed_auth_rate = 0\n[health]\nlisten = \"127.0.0.1:0\"\n";
-            let node = Node::new(&format!("{gateway}{}", store(&url, lease)));
+            let node = Node::new(&format!("{config}{}", store(&url, lease)));
             Member { link, process: Some(serve(&node, &environment)), node }
-        });
-        let members: Vec<_> = members.collect();
+        };
+        let control = member(&control);
+        let office = Office::seed(control.running().listening("control"), upstream);
+        let gateway = "[gateway]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\ndefault_cluster = \"stage.test\"\n\
+                       [gateway.limits]\nfailed_auth_rate = 0\n[health]\nlisten = \"127.0.0.1:0\"\n";
+        let members: Vec<_> = (0..GATEWAYS).map(|_| member(gateway)).collect();
         let listening = |member: &Member| member.running().listening("gateway");
         let addresses = Arc::new(RwLock::new(members.iter().map(listening).collect()));
-        let fleet = Self { redis, office, sample, runtime, environment, members, addresses, control: (node, process) };
+        let fleet = Self { redis, office, sample, runtime, environment, members, addresses, control };
         (0..GATEWAYS).for_each(|gateway| fleet.await_ready(gateway));
         fleet
     }
@@ -108,8 +107,19 @@ impl Fleet {
         self.addresses.read().clone()
     }
 
+    /// Between a gateway and Redis.
     pub fn link(&self, gateway: usize) -> &FaultyLink {
-        self.members[gateway].link.as_ref().expect("the fleet is linked")
+        self.members[gateway].link()
+    }
+
+    /// Between the control plane and Redis.
+    pub fn control_link(&self) -> &FaultyLink {
+        self.control.link()
+    }
+
+    /// Between Redis and everybody.
+    pub fn links(&self) -> impl Iterator<Item = &FaultyLink> {
+        self.members.iter().chain([&self.control]).map(Member::link)
     }
 
     pub fn process(&self, gateway: usize) -> &Process {
@@ -131,7 +141,7 @@ impl Fleet {
 
     /// Moves the wall clock of a gateway to so far from the true time, as `+7h` or `-30m`; that of the control plane where `None`.
     pub fn move_clock(&self, gateway: Option<usize>, by: &str) {
-        let node = gateway.map_or(&self.control.0, |gateway| &self.members[gateway].node);
+        let node = gateway.map_or(&self.control.node, |gateway| &self.members[gateway].node);
         node.write(CLOCK, by);
     }
 
@@ -164,6 +174,10 @@ impl Fleet {
 }
 
 impl Member {
+    fn link(&self) -> &FaultyLink {
+        self.link.as_ref().expect("the fleet is linked")
+    }
+
     fn running(&self) -> &Process {
         self.process.as_ref().expect("the gateway is up")
     }
