@@ -11,11 +11,12 @@ DATA ?=
 
 REQUIREMENTS := $(wildcard tests/*/requirements.txt)
 
-.PHONY: help run test bench lint fmt setup native python tools browser
+.PHONY: help run test soak bench lint fmt setup native python tools browser
 
 help:
 	@echo "make run    the demo: gateway on $(GATEWAY), console on $(CONTROL) (GATEWAY=, CONTROL=, DATA= change it)"
 	@echo "make test   all tests"
+	@echo "make soak   the models of revocation with larger bounds, and the oracle for longer; about an hour"
 	@echo "make lint   formatting, clippy, licences and bans"
 	@echo "make fmt    format the sources"
 	@echo "make bench  benchmarks, built for release"
@@ -26,6 +27,11 @@ run: native
 
 test: setup
 	$(CARGO) test --locked --profile $(PROFILE)
+
+# The searches use all cores; the oracle's tests are many processes each.
+soak: setup
+	TOLLGATE_SOAK=1 $(CARGO) test --locked --profile $(PROFILE) --test model -- --nocapture --test-threads 1
+	TOLLGATE_SOAK=1 $(CARGO) test --locked --profile $(PROFILE) --test it -- oracle:: many:: --nocapture --test-threads 1
 
 bench: native
 	$(CARGO) bench --locked
@@ -60,9 +66,10 @@ native:
 	$(call need,command -v cc,gcc libc6-dev)
 	$(call need,command -v cmake,cmake)
 
-# The tests count system calls, and start the servers that nodes work with.
+# The tests count system calls, move wall clocks, and start the servers that nodes work with.
 tools:
 	$(call need,command -v redis-server,redis-server)
+	$(call need,command -v faketime,faketime)
 	$(call need,command -v strace,strace)
 	$(call need,command -v prometheus,prometheus)
 

@@ -16,6 +16,14 @@ pub fn pause(name: &str) -> Option<Duration> {
     armed::pause(name)
 }
 
+/// The same for a place where nothing may be awaited: the thread stands still, as a busy machine may leave it standing.
+#[allow(clippy::disallowed_methods, reason = "what a test wants to be blocked is blocked")]
+pub fn hold_up(name: &str) {
+    if let Some(pause) = pause(name) {
+        std::thread::sleep(pause);
+    }
+}
+
 /// The node serves: what is passed from now on counts.
 pub fn serving() {
     armed::serving();

@@ -7,7 +7,6 @@ pub mod loader;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::auth::keyring::{Keyring, Seen};
 use crate::auth::lease::{Lease, LeaseSnapshot};
@@ -69,19 +68,9 @@ pub fn glance(
     let (after, lease) = (lease, lease.snapshot());
     let seen = keyring.look_up(digest, now);
     let cluster = cluster(keyring);
-    if let Some(pause) = fault::pause("key.looked_up") {
-        hold_up(pause);
-    }
+    fault::hold_up("key.looked_up");
     let lease = if Mutant::LeaseAfterLookup.is_on() { after.snapshot() } else { lease };
     Glance { lease, seen, cluster }
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a test wants this thread to stand still, as a busy machine may leave it standing"
-)]
-fn hold_up(pause: Duration) {
-    std::thread::sleep(pause);
 }
 
 impl Glance {

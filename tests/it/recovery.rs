@@ -13,7 +13,7 @@ use crate::harness::redis::Redis;
 
 /// `tollgate`, on the machine of the fleet's control plane.
 fn tollgate(fleet: &Fleet, arguments: &[&str]) -> String {
-    let (node, _) = fleet.control();
+    let node = fleet.control();
     let control = format!("http://{}", fleet.office.control);
     let config = node.config();
     let arguments: Vec<_> = arguments.iter().copied().chain(["--config", config.to_str().unwrap()]).collect();
@@ -63,7 +63,7 @@ fn a_flushed_redis_calls_no_key_unknown_and_is_restored_with_all_that_was_answer
         assert!(Instant::now() < deadline, "{} calls are in the ledger", calls(&fleet));
         std::thread::sleep(Duration::from_millis(50));
     }
-    let backup = fleet.control().0.path("backup");
+    let backup = fleet.control().path("backup");
     let said = tollgate(&fleet, &["backup", "--to", backup.to_str().unwrap()]);
     assert!(said.contains("found good"), "{said}");
     // Neither of these is in the backup.
@@ -104,7 +104,7 @@ fn a_flushed_redis_calls_no_key_unknown_and_is_restored_with_all_that_was_answer
             "--from",
             backup.to_str().unwrap(),
             "--config",
-            fleet.control().0.config().to_str().unwrap(),
+            fleet.control().config().to_str().unwrap(),
         ],
         &[],
     );

@@ -1,5 +1,5 @@
-//! Three gateways and a control plane, each a process of its own, on one real Redis; each gateway's way to Redis can be a link
-//! that misbehaves.
+//! Three gateways and a control plane, each a process of its own, on one real Redis; the way of each to Redis can be a link that
+//! misbehaves.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,8 +23,10 @@ pub const GATEWAYS: usize = 3;
 pub struct Setting<'a> {
     /// Whole seconds.
     pub lease: Duration,
-    /// Whether a [`FaultyLink`] stands between each gateway and Redis.
+    /// Whether a [`FaultyLink`] stands between each process and Redis.
     pub linked: bool,
+    /// Whether the wall clock of each process can be moved.
+    pub clocks: bool,
     /// Of every process.
     pub environment: &'a [(&'a str, &'a str)],
 }
@@ -34,11 +36,13 @@ pub struct Fleet {
     pub office: Office,
     pub sample: SampleService,
     pub runtime: tokio::runtime::Runtime,
-    environment: Vec<(String, String)>,
+    environment: Environment,
     members: Vec<Member>,
     addresses: Arc<RwLock<Vec<SocketAddr>>>,
-    control: (Node, Process),
+    control: Member,
 }
+
+type Environment = Vec<(String, String)>;
 
 struct Member {
     link: Option<FaultyLink>,
@@ -58,7 +62,7 @@ pub struct Office {
 
 impl Default for Setting<'_> {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(2), linked: false, environment: &[] }
+        Self { lease: Duration::from_secs(2), linked: false, clocks: false, environment: &[] }
     }
 }
 
@@ -69,32 +73,34 @@ impl Fleet {
         fill(&sample);
         let redis = Redis::start();
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let environment: Vec<_> = setting.environment.iter().map(owned).collect();
+        let mut environment: Environment = setting.environment.iter().map(owned).collect();
+        if setting.clocks {
+            environment.extend(faked_clocks());
+        }
         let lease = setting.lease.as_secs();
         let keys = "[keys]\nactive_max = 10000\ndaily_max = 1000000\n";
         let control = format!("[control]\nlisten = \"127.0.0.1:0\"\nid = \"control-1\"\n{keys}");
-        let node = Node::new(&format!("{control}{}", store(&redis.url(), lease)));
-        let process = serve(&node, &environment);
-        let office = Office::seed(process.listening("control"), upstream);
-        let members = (0..GATEWAYS).map(|_| {
+        let member = |config: &str| {
             let link = setting.linked.then(|| FaultyLink::to(redis.address()));
             let url = link.as_ref().map_or_else(|| redis.url(), |link| format!("redis://{}", link.address));
-            let gateway = "[gateway]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\ndefault_cluster = \"stage.test\"\n\
-                           [gateway.limits]\nfailed_auth_rate = 0\n[health]\nlisten = \"127.0.0.1:0\"\n";
-            let node = Node::new(&format!("{gateway}{}", store(&url, lease)));
+            let node = Node::new(&format!("{config}{}", store(&url, lease)));
             Member { link, process: Some(serve(&node, &environment)), node }
-        });
-        let members: Vec<_> = members.collect();
+        };
+        let control = member(&control);
+        let office = Office::seed(control.running().listening("control"), upstream);
+        let gateway = "[gateway]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\ndefault_cluster = \"stage.test\"\n\
+                       [gateway.limits]\nfailed_auth_rate = 0\n[health]\nlisten = \"127.0.0.1:0\"\n";
+        let members: Vec<_> = (0..GATEWAYS).map(|_| member(gateway)).collect();
         let listening = |member: &Member| member.running().listening("gateway");
         let addresses = Arc::new(RwLock::new(members.iter().map(listening).collect()));
-        let fleet = Self { redis, office, sample, runtime, environment, members, addresses, control: (node, process) };
+        let fleet = Self { redis, office, sample, runtime, environment, members, addresses, control };
         (0..GATEWAYS).for_each(|gateway| fleet.await_ready(gateway));
         fleet
     }
 
-    /// The folder and the process of the control plane.
-    pub fn control(&self) -> &(Node, Process) {
-        &self.control
+    /// The folder of the control plane.
+    pub fn control(&self) -> &Node {
+        &self.control.node
     }
 
     /// Where the gateways listen; one that was started again listens elsewhere.
@@ -106,8 +112,19 @@ impl Fleet {
         self.addresses.read().clone()
     }
 
+    /// Between a gateway and Redis.
     pub fn link(&self, gateway: usize) -> &FaultyLink {
-        self.members[gateway].link.as_ref().expect("the fleet is linked")
+        self.members[gateway].link()
+    }
+
+    /// Between the control plane and Redis.
+    pub fn control_link(&self) -> &FaultyLink {
+        self.control.link()
+    }
+
+    /// Between Redis and everybody.
+    pub fn links(&self) -> impl Iterator<Item = &FaultyLink> {
+        self.members.iter().chain([&self.control]).map(Member::link)
     }
 
     pub fn process(&self, gateway: usize) -> &Process {
@@ -125,6 +142,12 @@ impl Fleet {
         self.addresses.write()[gateway] = process.listening("gateway");
         self.members[gateway].process = Some(process);
         self.await_ready(gateway);
+    }
+
+    /// Moves the wall clock of a gateway to so far from the true time, as `+7h` or `-30m`; that of the control plane where `None`.
+    pub fn move_clock(&self, gateway: Option<usize>, by: &str) {
+        let node = gateway.map_or(&self.control.node, |gateway| &self.members[gateway].node);
+        node.write(CLOCK, by);
     }
 
     pub fn await_ready(&self, gateway: usize) {
@@ -156,6 +179,10 @@ impl Fleet {
 }
 
 impl Member {
+    fn link(&self) -> &FaultyLink {
+        self.link.as_ref().expect("the fleet is linked")
+    }
+
     fn running(&self) -> &Process {
         self.process.as_ref().expect("the gateway is up")
     }
@@ -207,7 +234,24 @@ fn store(url: &str, lease: u64) -> String {
     )
 }
 
+/// libfaketime reads from this file of a node how far its wall clock is off. Clocks that only run on are left alone.
+const CLOCK: &str = "clock";
+
+fn faked_clocks() -> Environment {
+    let places = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let library = places.map(|place| place.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+    let library = library.expect("libfaketime is installed").to_str().unwrap().to_owned();
+    let fixed =
+        [("LD_PRELOAD", library.as_str()), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("FAKETIME_CACHE_DURATION", "1")];
+    fixed.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
 fn serve(node: &Node, environment: &[(String, String)]) -> Process {
-    let environment: Vec<_> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let clock = node.path(CLOCK);
+    if !clock.exists() {
+        node.write(CLOCK, "+0");
+    }
+    let environment = environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let environment: Vec<_> = environment.chain([("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())]).collect();
     Process::start_with(&["serve", "--config", node.config().to_str().unwrap()], &environment)
 }

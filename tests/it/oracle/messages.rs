@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use redis::{Connection, RedisResult};
 
-use super::{LEASE, times};
+use super::LEASE;
 use crate::harness::fleet::Fleet;
 
 /// For the length of some leases: what is heard is sent again, twice and the other way round, and beside it deletions of keys that
 /// are alive, revisions and epochs that never were, acknowledgements of nothing, and no message at all.
-pub fn are_forged(fleet: &mut Fleet) {
+pub fn are_forged(fleet: &mut Fleet, times: usize) {
     let (mut listener, mut sender) = (fleet.redis.client(), fleet.redis.client());
     let field = |sender: &mut Connection, name: &str| -> String {
         redis::cmd("HGET").arg("{tg}:head").arg(name).query(sender).unwrap()
@@ -21,7 +21,7 @@ pub fn are_forged(fleet: &mut Fleet) {
     let mut heard = listener.as_pubsub();
     heard.subscribe(&changes).unwrap();
     let mut sent = HashSet::new();
-    let until = Instant::now() + LEASE * u32::try_from(4 * times()).unwrap();
+    let until = Instant::now() + LEASE * u32::try_from(4 * times).unwrap();
     while Instant::now() < until {
         // What was sent here is heard here too, and is not sent again.
         let mut again: Vec<String> = Vec::new();

@@ -14,21 +14,26 @@ use scene::{Cast, watched};
 
 const LEASE: Duration = Duration::from_secs(1);
 
-/// How often a play is played again; more in a soak.
-fn times() -> usize {
-    if std::env::var_os("TOLLGATE_SOAK").is_some() { 60 } else { 1 }
+/// What goes wrong with a fleet, so many times.
+type Play = fn(&mut Fleet, usize);
+
+/// Plays once, or many times in a soak, and nothing is to be seen.
+#[track_caller]
+fn must_hold(what: &str, cast: &Cast<'_>, play: Play) {
+    let times = if std::env::var_os("TOLLGATE_SOAK").is_some() { 30 } else { 1 };
+    watched(what, cast, |fleet| play(fleet, times)).assert_clean();
 }
 
 fn wait(leases: f64) {
     std::thread::sleep(LEASE.mul_f64(leases));
 }
 
-fn nothing(_: &mut Fleet) {
-    (0..times()).for_each(|_| wait(3.0));
+fn nothing(_: &mut Fleet, times: usize) {
+    (0..times).for_each(|_| wait(3.0));
 }
 
-fn gateways_are_killed(fleet: &mut Fleet) {
-    for turn in 0..2 * times() {
+fn gateways_are_killed(fleet: &mut Fleet, times: usize) {
+    for turn in 0..2 * times {
         wait(0.7);
         fleet.kill(turn % GATEWAYS);
         wait(1.5);
@@ -37,8 +42,8 @@ fn gateways_are_killed(fleet: &mut Fleet) {
     wait(0.5);
 }
 
-fn gateways_are_stopped(fleet: &mut Fleet) {
-    for turn in 0..times() {
+fn gateways_are_stopped(fleet: &mut Fleet, times: usize) {
+    for turn in 0..times {
         for (number, leases) in [0.5, 0.9, 1.1, 3.0].into_iter().enumerate() {
             wait(0.5);
             let process = fleet.process((turn + number) % GATEWAYS);
@@ -50,34 +55,39 @@ fn gateways_are_stopped(fleet: &mut Fleet) {
     wait(0.5);
 }
 
-fn redis_is_restarted(fleet: &mut Fleet) {
-    for away in [0.2, 2.0].repeat(times()) {
+/// Meanwhile a gateway is cut off, and may have a lease that the new epoch knows nothing of.
+fn redis_is_restarted(fleet: &mut Fleet, times: usize) {
+    for (turn, away) in [0.0, 2.0].repeat(times).into_iter().enumerate() {
         wait(1.0);
+        fleet.link(turn % GATEWAYS).set(Fault::StallBoth);
         fleet.redis.kill();
         wait(away);
         fleet.redis.start_again();
+        wait(1.5);
+        fleet.link(turn % GATEWAYS).set(Fault::None);
         // The first answers of another epoch come after what the one before may have granted.
-        wait(4.5);
+        wait(3.0);
     }
 }
 
-fn redis_is_flushed(fleet: &mut Fleet) {
+/// It does not come back by itself, so once is all.
+fn redis_is_flushed(fleet: &mut Fleet, _: usize) {
     wait(1.5);
     redis::cmd("FLUSHALL").exec(&mut fleet.redis.client()).unwrap();
     wait(2.5);
 }
 
-fn messages_are_lost(fleet: &mut Fleet) {
-    for _ in 0..times() {
-        (0..GATEWAYS).for_each(|gateway| fleet.link(gateway).set(Fault::MuteSubscriptions));
+fn messages_are_lost(fleet: &mut Fleet, times: usize) {
+    for _ in 0..times {
+        fleet.links().for_each(|link| link.set(Fault::MuteSubscriptions));
         wait(3.0);
-        (0..GATEWAYS).for_each(|gateway| fleet.link(gateway).set(Fault::None));
+        fleet.links().for_each(|link| link.set(Fault::None));
         wait(0.5);
     }
 }
 
-fn a_gateway_is_cut_off(fleet: &mut Fleet) {
-    for turn in 0..times() {
+fn a_gateway_is_cut_off(fleet: &mut Fleet, times: usize) {
+    for turn in 0..times {
         for fault in [Fault::StallBoth, Fault::StallAnswers, Fault::StallRequests, Fault::Reset] {
             wait(0.7);
             fleet.link(turn % GATEWAYS).set(fault);
@@ -88,8 +98,18 @@ fn a_gateway_is_cut_off(fleet: &mut Fleet) {
     wait(0.7);
 }
 
-fn all_is_slow(fleet: &mut Fleet) {
-    for _ in 0..times() {
+fn the_control_plane_is_cut_off(fleet: &mut Fleet, times: usize) {
+    for fault in [Fault::StallBoth, Fault::StallAnswers, Fault::StallRequests, Fault::Reset].repeat(times) {
+        wait(1.2);
+        fleet.control_link().set(fault);
+        wait(1.7);
+        fleet.control_link().set(Fault::None);
+    }
+    wait(2.0);
+}
+
+fn gateways_are_slow(fleet: &mut Fleet, times: usize) {
+    for _ in 0..times {
         wait(0.5);
         (0..GATEWAYS).for_each(|gateway| fleet.link(gateway).set(Fault::Delay(LEASE.mul_f64(0.3))));
         wait(5.0);
@@ -98,8 +118,8 @@ fn all_is_slow(fleet: &mut Fleet) {
     wait(0.5);
 }
 
-fn a_gateway_hears_late(fleet: &mut Fleet) {
-    for turn in 0..times() {
+fn a_gateway_hears_late(fleet: &mut Fleet, times: usize) {
+    for turn in 0..times {
         wait(1.0);
         fleet.link(turn % GATEWAYS).set(Fault::LateAnswers(LEASE.mul_f64(0.8)));
         wait(6.0);
@@ -109,9 +129,9 @@ fn a_gateway_hears_late(fleet: &mut Fleet) {
 }
 
 /// As if so much had been changed while a gateway was away that the log no longer reaches back.
-fn the_log_is_trimmed_past_a_gateway(fleet: &mut Fleet) {
+fn the_log_is_trimmed_past_a_gateway(fleet: &mut Fleet, times: usize) {
     let mut client = fleet.redis.client();
-    for turn in 0..3 * times() {
+    for turn in 0..3 * times {
         wait(1.0);
         // What it would have been told meanwhile is lost for good.
         fleet.link(turn % GATEWAYS).set(Fault::Reset);
@@ -122,9 +142,28 @@ fn the_log_is_trimmed_past_a_gateway(fleet: &mut Fleet) {
     wait(1.0);
 }
 
+/// Each by itself, by hours, forth and back. That of the control plane by less, or the session that makes keys would end.
+fn wall_clocks_are_moved(fleet: &mut Fleet, times: usize) {
+    for by in ["+7h", "-30h", "+0"].repeat(times) {
+        for gateway in 0..GATEWAYS {
+            wait(0.7);
+            fleet.move_clock(Some(gateway), by);
+        }
+        fleet.move_clock(None, if by == "+0" { "+0" } else { "-25m" });
+        wait(1.2);
+    }
+    fleet.move_clock(Some(0), "+7h");
+    fleet.kill(0);
+    fleet.start_again(0);
+    let line: serde_json::Value = serde_json::from_str(&fleet.process(0).log_line("listening")).unwrap();
+    let told: jiff::Timestamp = line["timestamp"].as_str().unwrap().parse().unwrap();
+    let hours = told.duration_since(jiff::Timestamp::now()).as_hours();
+    assert!((6..=7).contains(&hours), "the clock was not moved: {told}");
+}
+
 /// Links that come and go, so that leases end and begin again under calls.
-fn gateways_lose_their_lease(fleet: &mut Fleet) {
-    for turn in 0..5 * times() {
+fn gateways_lose_their_lease(fleet: &mut Fleet, times: usize) {
+    for turn in 0..5 * times {
         wait(1.2);
         fleet.link(turn % 2).set(Fault::StallBoth);
         wait(1.9);
@@ -135,70 +174,81 @@ fn gateways_lose_their_lease(fleet: &mut Fleet) {
 
 #[test]
 fn without_a_fault() {
-    watched("nothing", &Cast::default(), nothing).assert_clean();
+    must_hold("nothing", &Cast::default(), nothing);
 }
 
 #[test]
 fn while_gateways_are_killed() {
-    watched("gateways are killed", &Cast::default(), gateways_are_killed).assert_clean();
+    must_hold("gateways are killed", &Cast::default(), gateways_are_killed);
 }
 
 #[test]
 fn while_gateways_are_stopped_and_calls_are_queued() {
-    watched("gateways are stopped", &Cast::default(), gateways_are_stopped).assert_clean();
+    must_hold("gateways are stopped", &Cast::default(), gateways_are_stopped);
 }
 
 #[test]
 fn while_redis_is_killed_and_restarted() {
-    watched("redis is restarted", &Cast::default(), redis_is_restarted).assert_clean();
+    must_hold("redis is restarted", &Cast::default(), redis_is_restarted);
 }
 
 #[test]
 fn after_redis_was_flushed() {
-    watched("redis is flushed", &Cast::default(), redis_is_flushed).assert_clean();
+    must_hold("redis is flushed", &Cast::default(), redis_is_flushed);
 }
 
 #[test]
 fn while_messages_are_lost() {
-    watched("messages are lost", &Cast::default(), messages_are_lost).assert_clean();
+    must_hold("messages are lost", &Cast::default(), messages_are_lost);
 }
 
 #[test]
 fn while_messages_are_doubled_reordered_and_forged() {
-    watched("messages are forged", &Cast::default(), messages::are_forged).assert_clean();
+    must_hold("messages are forged", &Cast::default(), messages::are_forged);
 }
 
 #[test]
 fn while_a_gateway_is_cut_off() {
-    watched("a gateway is cut off", &CUT_OFF, a_gateway_is_cut_off).assert_clean();
+    must_hold("a gateway is cut off", &CUT_OFF, a_gateway_is_cut_off);
 }
 
 #[test]
-fn while_all_is_slow() {
-    watched("all is slow", &LONGER_USED, all_is_slow).assert_clean();
+fn while_the_control_plane_is_cut_off() {
+    must_hold("the control plane is cut off", &Cast::default(), the_control_plane_is_cut_off);
+}
+
+#[test]
+fn while_gateways_are_slow() {
+    must_hold("gateways are slow", &LONGER_USED, gateways_are_slow);
 }
 
 #[test]
 fn while_a_gateway_hears_late() {
-    watched("a gateway hears late", &LONGER_USED, a_gateway_hears_late).assert_clean();
+    must_hold("a gateway hears late", &LONGER_USED, a_gateway_hears_late);
 }
 
 #[test]
 fn while_the_log_is_trimmed_past_a_gateway() {
-    watched("the log is trimmed", &CUT_OFF, the_log_is_trimmed_past_a_gateway).assert_clean();
+    must_hold("the log is trimmed", &CUT_OFF, the_log_is_trimmed_past_a_gateway);
+}
+
+#[test]
+fn while_wall_clocks_are_moved() {
+    let cast = Cast { fleet: Setting { clocks: true, ..LINKED }, ..Cast::default() };
+    must_hold("wall clocks are moved", &cast, wall_clocks_are_moved);
 }
 
 #[test]
 fn while_loads_are_slow() {
-    watched("loads are slow", &slow_loads(&SLOW_LOADS), nothing).assert_clean();
+    must_hold("loads are slow", &slow_loads(&SLOW_LOADS), nothing);
 }
 
 #[test]
 fn while_leases_end_under_slow_calls() {
-    watched("slow lookups", &slow_lookups(&SLOW_LOOKUPS), gateways_lose_their_lease).assert_clean();
+    must_hold("slow lookups", &slow_lookups(&SLOW_LOOKUPS), gateways_lose_their_lease);
 }
 
-const LINKED: Setting<'static> = Setting { lease: LEASE, linked: true, environment: &[] };
+const LINKED: Setting<'static> = Setting { lease: LEASE, linked: true, clocks: false, environment: &[] };
 /// Many keys are in use when a gateway is cut off, and their deletes wait for a lease.
 const CUT_OFF: Cast<'static> = Cast { fleet: LINKED, deleters: 16, used_for: (400, 1200), callers: 2, impatient: true };
 /// A key is used for long enough to be loaded by a gateway that is answered late.
@@ -208,7 +258,7 @@ const LONGER_USED: Cast<'static> =
 type Environment = [(&'static str, &'static str)];
 
 const SLOW_LOADS: [(&str, &str); 1] = [("TOLLGATE_PAUSE", "load.answered:100")];
-const SLOW_LOOKUPS: [(&str, &str); 1] = [("TOLLGATE_PAUSE", "key.looked_up:50")];
+const SLOW_LOOKUPS: [(&str, &str); 1] = [("TOLLGATE_PAUSE", "key.looked_up:15")];
 
 /// Each load is held up between its answer and the keyring, and some keys are deleted right then.
 fn slow_loads(environment: &Environment) -> Cast<'_> {
@@ -223,17 +273,17 @@ fn slow_lookups(environment: &Environment) -> Cast<'_> {
 
 /// A rule is left out, and the same play shows it. What takes a narrow race may take some tries.
 #[track_caller]
-fn must_be_noticed(mutant: &'static str, cast: Cast<'_>, play: fn(&mut Fleet)) {
+fn must_be_noticed(mutant: &'static str, cast: Cast<'_>, play: Play) {
     let environment = [cast.fleet.environment, &[("TOLLGATE_MUTANT", mutant)]].concat();
     let cast = Cast { fleet: Setting { environment: &environment, ..cast.fleet }, ..cast };
     let noticed = |_| {
-        let report = watched(mutant, &cast, play);
+        let report = watched(mutant, &cast, |fleet| play(fleet, 1));
         report.violations.first().inspect(|first| println!("{mutant}: {first}")).is_some()
     };
     assert!((0..TRIES).any(noticed), "nobody noticed that a rule is left out: {mutant}");
 }
 
-const TRIES: usize = 4;
+const TRIES: usize = 6;
 
 #[test]
 fn it_is_noticed_when_a_delete_waits_for_nobody() {
