@@ -87,6 +87,8 @@ struct Found {
     most: Duration,
     replid: String,
     is_closed: bool,
+    /// Replicas that it goes on without.
+    dropped: usize,
 }
 
 impl RedisStore {
@@ -119,6 +121,7 @@ impl RedisStore {
         if found.identity.store_id != self.place.store_id {
             return Err(StoreError::Frozen(format!("redis is another store now: {}", found.identity.store_id)));
         }
+        self.watch.goes_on_without(found.dropped);
         self.place.open_on(if found.is_closed { &found.replid } else { "" });
         Ok(found.is_closed.then_some(found.replid))
     }
@@ -183,6 +186,7 @@ fn open(settings: Settings) -> Result<RedisStore, StoreError> {
     let gateways = Gateways::new(found.identity.epoch, found.most, Revision(0), clock::boot());
     let lease = Duration::from_millis(found.identity.lease_ms);
     let watch = Arc::new(Watch::new(gateways, lane(), Arc::clone(&place), lease));
+    watch.goes_on_without(found.dropped);
     let (heard, mut listening) = flag::channel(false);
     engine.handle.spawn(pushes::listen(source.for_messages(), Arc::clone(&place), Arc::downgrade(&watch), heard));
     let sums = Arc::new(Sums::default());
@@ -294,10 +298,17 @@ async fn describe(lane: &Lane) -> Result<Option<Found>, StoreError> {
     fn parsed<T: std::str::FromStr>(text: &str) -> Result<T, StoreError> {
         text.parse().map_err(|_| unexpected("a store that says of itself what cannot be read"))
     }
+    let dropped = head.get("dropped").map_or(Ok(0), |dropped| parsed(dropped))?;
     let lease_ms = parsed(part("lease_ms")?)?;
     let identity = Identity { store_id: parsed(part("store_id")?)?, epoch: parsed(part("epoch")?)?, lease_ms };
     let is_closed = *part("replid")? != replid;
-    Ok(Some(Found { identity, most: Duration::from_millis(parsed(part("lease_most_ms")?)?), replid, is_closed }))
+    Ok(Some(Found {
+        identity,
+        most: Duration::from_millis(parsed(part("lease_most_ms")?)?),
+        replid,
+        is_closed,
+        dropped,
+    }))
 }
 
 async fn set_up(lane: &Lane, settings: &Settings) -> Result<(), StoreError> {

@@ -74,6 +74,10 @@ impl Watch {
         self.lease_ms.store(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    pub fn goes_on_without(&self, replicas: usize) {
+        self.dropped.store(replicas, Ordering::Relaxed);
+    }
+
     /// Of `wanted` replicas those that the operator has not dropped.
     pub fn replicas(&self, wanted: usize) -> usize {
         wanted.saturating_sub(self.dropped.load(Ordering::Relaxed))
@@ -85,7 +89,7 @@ impl Watch {
         let revision = Revision(answer.parsed()?);
         let lease = Duration::from_millis(answer.parsed()?);
         let quiet = answer.text()?.parse().is_ok_and(|quiet: crate::principal::Epoch| quiet == epoch);
-        self.dropped.store(answer.parsed()?, Ordering::Relaxed);
+        self.goes_on_without(answer.parsed()?);
         let mut gateways = Vec::new();
         while !answer.is_at_end() {
             let incarnation = answer.parsed()?;
