@@ -20,8 +20,7 @@ fn api() -> Router {
             b"member" => "member",
             _ => return problem(StatusCode::UNAUTHORIZED, "unauthenticated"),
         };
-        let facts =
-            json!({"role": role, "email": "<b>@x", "account_id": "acc_a", "verified": false, "status": "active"});
+        let facts = json!({"role": role, "email": "<b>@x", "account_id": "acc_a", "verified": false, "status": "active", "utc_offset": "+08:00"});
         Json(facts).into_response()
     }
     let keys = json!({"keys": [], "active": 0, "active_max": 3, "created_today": 0, "daily_max": 10, "resets_at": "2026-01-01T16:00:00Z"});

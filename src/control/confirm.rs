@@ -90,6 +90,12 @@ pub enum Progress {
     Pending {
         #[serde(skip_serializing_if = "Option::is_none")]
         revision: Option<Revision>,
+        /// Who has taken it so far.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        gateways: Vec<Acknowledgement>,
+        /// Gateways that cannot admit anything since their lease ran out.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        lapsed: Vec<Incarnation>,
         unconfirmed: Vec<Unconfirmed>,
         #[serde(skip_serializing_if = "Option::is_none")]
         at_latest_ms: Option<u64>,
@@ -121,16 +127,12 @@ impl Receipt {
     /// The deletion is in the journal and the store has not taken it yet.
     pub fn submitted(id: KeyId) -> Self {
         let unconfirmed = vec![Unconfirmed::Store(TheStore::Store)];
-        Self { id, progress: Progress::Pending { revision: None, unconfirmed, at_latest_ms: None } }
+        let (gateways, lapsed) = (Vec::new(), Vec::new());
+        Self { id, progress: Progress::Pending { revision: None, gateways, lapsed, unconfirmed, at_latest_ms: None } }
     }
 
     fn of(id: KeyId, confirmation: &Confirmation) -> Self {
-        let revision = confirmation.revision;
-        if !confirmation.is_everywhere() {
-            let unconfirmed = confirmation.unconfirmed.iter().copied().map(Unconfirmed::Gateway).collect();
-            let (revision, at_latest_ms) = (Some(revision), Some(whole_millis(confirmation.at_latest)));
-            return Self { id, progress: Progress::Pending { revision, unconfirmed, at_latest_ms } };
-        }
+        let (revision, lapsed) = (confirmation.revision, confirmation.lapsed.clone());
         let acknowledged = confirmation.acknowledged.iter();
         let gateways: Vec<_> = acknowledged
             .map(|gateway| Acknowledgement {
@@ -138,9 +140,14 @@ impl Receipt {
                 acknowledged_ms: gateway.after.map(whole_millis),
             })
             .collect();
+        if !confirmation.is_everywhere() {
+            let unconfirmed = confirmation.unconfirmed.iter().copied().map(Unconfirmed::Gateway).collect();
+            let (revision, at_latest_ms) = (Some(revision), Some(whole_millis(confirmation.at_latest)));
+            return Self { id, progress: Progress::Pending { revision, gateways, lapsed, unconfirmed, at_latest_ms } };
+        }
         let forgotten = gateways.iter().any(|gateway| gateway.acknowledged_ms.is_none());
         let slowest = gateways.iter().filter_map(|gateway| gateway.acknowledged_ms).max().unwrap_or_default();
-        let (lapsed, took_ms) = (confirmation.lapsed.clone(), (!forgotten).then_some(slowest));
+        let took_ms = (!forgotten).then_some(slowest);
         Self { id, progress: Progress::Everywhere { revision, gateways, lapsed, took_ms } }
     }
 
