@@ -76,7 +76,11 @@ pub fn card(visit: &Visit, title: &str, content: &Markup) -> Markup {
 pub fn refused(visit: &Visit, refused: &Refused) -> Markup {
     let lang = visit.lang;
     let title = if refused.status.is_server_error() { lang.failed_title() } else { lang.refused_title() };
-    let says = lang.script_text(&refused.code).unwrap_or_else(|| lang.failed_text());
+    let says = match refused.code.as_str() {
+        // Nobody filled in a form: it is the query that is wrong.
+        "invalid_request" => lang.bad_link(),
+        code => lang.script_text(code).unwrap_or_else(|| lang.failed_text()),
+    };
     card(
         visit,
         title,

@@ -242,13 +242,15 @@ mod tests {
         };
         let id = KeyId([3; ID_BYTES]);
         let pending = Receipt::of(id, &confirmation);
-        let expected = serde_json::json!({"id": id, "revoked": "pending", "revision": 7, "unconfirmed": [two], "at_latest_ms": 4200});
+        let gateways = serde_json::json!([{"id": one, "acknowledged_ms": 2}]);
+        let expected = serde_json::json!({
+            "id": id, "revoked": "pending", "revision": 7, "gateways": gateways, "unconfirmed": [two], "at_latest_ms": 4200
+        });
         assert_eq!((serde_json::to_value(&pending).unwrap(), pending.status()), (expected, StatusCode::ACCEPTED));
         let submitted = serde_json::to_value(Receipt::submitted(id)).unwrap();
         assert_eq!(submitted, serde_json::json!({"id": id, "revoked": "pending", "unconfirmed": ["store"]}));
         confirmation.unconfirmed.clear();
         let done = Receipt::of(id, &confirmation);
-        let gateways = serde_json::json!([{"id": one, "acknowledged_ms": 2}]);
         let expected =
             serde_json::json!({"id": id, "revoked": "everywhere", "revision": 7, "gateways": gateways, "took_ms": 2});
         assert_eq!((serde_json::to_value(&done).unwrap(), done.status()), (expected, StatusCode::OK));

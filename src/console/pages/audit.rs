@@ -54,7 +54,7 @@ fn row(lang: Lang, entry: &AuditEntry, keys: Option<&[Key]>) -> Markup {
     html! {
         tr {
             td data-label=(lang.when()) { (time(&entry.at, Clock::Minute)) }
-            th scope="row" { span .name { (says) } @if let Some(detail) = &entry.detail { span .hint.under { (detail) } } }
+            th scope="row" { span .name { (says) } @if let Some(detail) = &entry.detail { code .hint.under { (detail) } } }
             td data-label=(lang.subject()) {
                 @if let Some(key) = key { span .subject-name { (named(lang, key)) } }
                 code { (entry.subject) }

@@ -82,7 +82,7 @@ fn table(lang: Lang, windows: &BTreeMap<i64, Window<'_>>) -> Markup {
 }
 
 fn heads(lang: Lang) -> [&'static str; 5] {
-    [lang.nav_accounts(), lang.calls(), lang.read_units(), lang.write_units(), lang.traffic()]
+    [lang.accounts_counted(), lang.calls(), lang.read_units(), lang.write_units(), lang.traffic()]
 }
 
 fn row(lang: Lang, hour: i64, window: &Window<'_>) -> Markup {

@@ -51,7 +51,7 @@ pub async fn page(visit: Visit) -> Result<Markup, Refused> {
         div .head { div { h1 { (lang.rotate_title()) } p .hint { (lang.rotate_text()) } } }
         @match &rotation.old {
             None => p .banner.info { (lang.rotate_gone()) " " a href="/console/keys" { (lang.to_start()) } },
-            Some(old) => div data-refresh="3" { (steps(lang, old, &rotation, full)) },
+            Some(old) => div .card data-refresh="3" { (steps(lang, old, &rotation, full)) },
         }
         @if session.is_root() { (key_dialogs::create(lang, &clusters.items)) (key_dialogs::delete(lang)) }
     };

@@ -44,6 +44,7 @@ texts! {
     full_stop: ".", "。";
     failed_title: "Something is not right", "出了点问题";
     refused_title: "Not possible", "无法访问";
+    bad_link: "This link is not valid.", "链接无效。";
     failed_text: "The page could not be made.", "无法生成此页面。";
     failed_code: "Code:", "错误码：";
     try_again: "Try again", "重试";
@@ -230,7 +231,7 @@ texts! {
     signed_in: "Signed in", "登录于";
     last_seen: "last seen", "最近活动";
     ends: "ends", "结束于";
-    present_password: "Present password", "当前密码";
+    present_password: "Current password", "当前密码";
     new_password: "New password", "新密码";
     repeat_password: "New password again", "再次输入新密码";
     password_changed: "Your password is changed. All your other sessions have ended.", "密码已修改，其他会话均已结束。";
@@ -268,6 +269,7 @@ texts! {
     change_account: "Change account", "变更账户";
     billing_title: "Billing windows", "计费窗口";
     billing_text: "What will be billed for each hour of the last day, over all accounts. An hour that is not final may still change.", "最近一天每小时的计费数据（全部账户）。未定稿的小时仍可能变化。";
+    accounts_counted: "Accounts", "账户数";
     hour: "Hour", "小时";
     window_open: "open", "进行中";
     window_draining: "draining", "收集中";

@@ -70,7 +70,7 @@ pub const SCRIPT: &[(&str, &str, &str)] = &[
     ("code_replayed", "This code was used already.", "该动态码已被使用。"),
     ("too_many_codes", "Too many wrong codes.", "错误次数过多。"),
     ("too_many_attempts", "Too many failed attempts.", "失败次数过多。"),
-    ("password_wrong", "The present password is wrong.", "当前密码不正确。"),
+    ("password_wrong", "The current password is wrong.", "当前密码不正确。"),
     ("cross_site", "The request did not come from this page. Load it again.", "请求来源不正确，请刷新页面。"),
     ("nothing_pending", "The new authenticator took too long. Begin again.", "新验证器的设置已超时，请重新开始。"),
     ("member_limit_reached", "The account has as many members as it may have.", "成员数量已达上限。"),

@@ -14,8 +14,8 @@ fn calls_are_seen_as_numbers_as_a_chart_as_a_table_and_as_csv() {
     for _ in 0..3 {
         assert_eq!(scene.call(&key), 200);
     }
-    let missing = [("dashvector-auth-token", key.as_str())];
-    assert_eq!(raw::call(scene.demo.gateway(), "GET", "/v1/collections/missing", &missing, b"").status, 200);
+    let headers = [("dashvector-auth-token", key.as_str())];
+    raw::call(scene.demo.gateway(), "GET", "/v1/collections/missing", &headers, b"");
     browser.until("four calls are there", || {
         scene.open("/console/usage");
         browser.text(".figures dd") == "4"
@@ -58,8 +58,8 @@ fn is_what_is_shown(browser: &Browser, csv: &str) {
     let shown = shown.as_array().unwrap();
     for row in shown {
         let operation = row[0].as_str().unwrap();
-        let failed = ["upstream_error", "timeout", "client_abort", "aborted"];
-        let expected = [sum(operation, &["ok"]), sum(operation, &["refused"]), sum(operation, &failed)];
+        let failed = ["calls_upstream_error", "calls_timeout", "calls_client_abort", "calls_aborted"];
+        let expected = [sum(operation, &["calls_ok"]), sum(operation, &["calls_refused"]), sum(operation, &failed)];
         let units = [sum(operation, &["read_units"]), sum(operation, &["write_units"])];
         let cells: Vec<u64> = (1..7).map(|at| row[at].as_str().unwrap().parse().unwrap()).collect();
         assert_eq!(cells[0], expected.iter().sum::<u64>(), "{row} {csv}");
