@@ -17,7 +17,7 @@ pub const SCRIPT: &[(&str, &str, &str)] = &[
     ("receipt", "Denied on {0} of {1} gateways in {2} ms", "已在 {0} / {1} 个网关上拒绝，用时 {2} 毫秒"),
     ("receipt_one", "Denied on 1 of 1 gateway in {2} ms", "已在 1 / 1 个网关上拒绝，用时 {2} 毫秒"),
     ("receipt_timeless", "Denied on {0} of {1} gateways", "已在 {0} / {1} 个网关上拒绝"),
-    ("receipt_waiting", "waiting …", "等待确认…"),
+    ("receipt_waiting", "waiting", "等待确认"),
     ("receipt_lapsed", "without a lease, admits nothing", "租约已失效，不再放行任何调用"),
     ("receipt_store_away", "Deleted. Waiting for the store …", "已删除，正在等待存储确认…"),
     (
