@@ -87,7 +87,9 @@ impl ToSchema for ChainHash {}
 
 impl PartialSchema for Actor {
     fn schema() -> RefOr<Schema> {
-        let from = text().description(Some("The address the request came from."));
+        let from = SchemaType::from_iter([Type::String, Type::Null]);
+        let from = ObjectBuilder::new().schema_type(from);
+        let from = from.description(Some("The address the request came from; null for what nobody asked for."));
         let object = ObjectBuilder::new().property("kind", ActorKind::schema()).property("id", text());
         object.property("from", from).required("kind").required("id").into()
     }
