@@ -5,7 +5,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::text::Lang;
 
-/// How the script writes an instant in the browser's own zone.
+/// How the script writes an instant in the zone of the account; for the operator, in that of the browser.
 #[derive(Clone, Copy)]
 pub enum Clock {
     Day,
@@ -29,7 +29,7 @@ impl Clock {
     }
 }
 
-/// An instant (RFC 3339). In UTC until the script has written it in the browser's zone; UTC stays as the title.
+/// An instant (RFC 3339). In UTC until the script has written it in the reader's zone; UTC stays as the title.
 pub fn time(at: &str, clock: Clock) -> Markup {
     let utc = utc(at);
     html! { time datetime=(at) data-clock=(clock.name()) title=(utc) { (utc) } }

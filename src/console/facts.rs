@@ -17,9 +17,19 @@ pub struct Session {
     pub account_name: Option<String>,
     pub verified: bool,
     pub status: AccountStatus,
+    /// As `+08:00`.
+    pub utc_offset: String,
 }
 
 impl Session {
+    /// The zone of the account for people: `UTC+8`, `UTC+5:30`.
+    pub fn zone(&self) -> String {
+        let (hours, minutes) = self.utc_offset.split_once(':').unwrap_or((&self.utc_offset, "00"));
+        let (sign, hours) = hours.split_at_checked(1).unwrap_or(("", hours));
+        let hours = hours.strip_prefix('0').unwrap_or(hours);
+        if minutes == "00" { format!("UTC{sign}{hours}") } else { format!("UTC{sign}{hours}:{minutes}") }
+    }
+
     pub fn is_root(&self) -> bool {
         self.role == Role::Root
     }

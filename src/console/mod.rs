@@ -25,7 +25,7 @@ use http::{HeaderName, StatusCode};
 use maud::Markup;
 
 use self::ask::{Api, Refused};
-use self::pages::{account, audit, clusters, keys, operator, rotate, sign_in, usage as usage_page};
+use self::pages::{account, audit, billing, clusters, keys, operator, rotate, sign_in, usage as usage_page};
 use self::text::Lang;
 use self::visit::{LANGUAGE_COOKIE, Visit};
 
@@ -59,6 +59,7 @@ pub fn routes(api: Router) -> Router {
         .route("/console/operator", get(|visit: Visit| shown(visit, operator::accounts)))
         .route(OPERATOR_SIGN_IN, get(|visit: Visit| shown(visit, sign_in::operator_page)))
         .route("/console/operator/gateways", get(|visit: Visit| shown(visit, operator::gateways)))
+        .route("/console/operator/billing", get(|visit: Visit| shown(visit, billing::page)))
         .route("/console/operator/audit", get(|visit: Visit| shown(visit, operator::audit)))
         .route("/console/language", get(language))
         .route(&format!("{}{{name}}", assets::FOLDER), get(assets::serve))

@@ -19,6 +19,7 @@ pub enum Place {
     Account,
     Accounts,
     Gateways,
+    Billing,
     WholeAudit,
 }
 
@@ -38,9 +39,10 @@ const OF_USERS: [Link; 5] = [
     (Place::Audit, "/console/audit", Lang::nav_audit),
     (Place::Account, "/console/account", Lang::nav_account),
 ];
-const OF_THE_OPERATOR: [Link; 3] = [
+const OF_THE_OPERATOR: [Link; 4] = [
     (Place::Accounts, "/console/operator", Lang::nav_accounts),
     (Place::Gateways, "/console/operator/gateways", Lang::nav_gateways),
+    (Place::Billing, "/console/operator/billing", Lang::nav_billing),
     (Place::WholeAudit, "/console/operator/audit", Lang::nav_audit),
 ];
 
@@ -55,9 +57,9 @@ pub fn page(visit: &Visit, whose: &Whose<'_>, place: Place, title: &str, content
             } }
         }
         main #main tabindex="-1" { (content) }
-        (bottom(lang))
+        (bottom(lang, zone_of(whose).as_deref()))
     };
-    document(visit, title, "inside", &inner)
+    document(visit, title, whose, &inner)
 }
 
 /// A page with one card in its middle.
@@ -65,16 +67,20 @@ pub fn card(visit: &Visit, title: &str, content: &Markup) -> Markup {
     let inner = html! {
         (top(visit, &Whose::Nobody))
         main #main .narrow tabindex="-1" { div .card { (content) } }
-        (bottom(visit.lang))
+        (bottom(visit.lang, None))
     };
-    document(visit, title, "outside", &inner)
+    document(visit, title, &Whose::Nobody, &inner)
 }
 
 /// The API said no, or could not say anything.
 pub fn refused(visit: &Visit, refused: &Refused) -> Markup {
     let lang = visit.lang;
     let title = if refused.status.is_server_error() { lang.failed_title() } else { lang.refused_title() };
-    let says = lang.script_text(&refused.code).unwrap_or_else(|| lang.failed_text());
+    let says = match refused.code.as_str() {
+        // Nobody filled in a form: it is the query that is wrong.
+        "invalid_request" => lang.bad_link(),
+        code => lang.script_text(code).unwrap_or_else(|| lang.failed_text()),
+    };
     card(
         visit,
         title,
@@ -98,8 +104,13 @@ pub fn once_more(visit: &Visit) -> Markup {
     }
 }
 
-fn document(visit: &Visit, title: &str, kind: &str, inner: &Markup) -> Markup {
+fn document(visit: &Visit, title: &str, whose: &Whose<'_>, inner: &Markup) -> Markup {
     let lang = visit.lang;
+    let (kind, zone) = match whose {
+        Whose::Nobody => ("outside", None),
+        Whose::Operator => ("inside", None),
+        Whose::User(session) => ("inside", Some(&session.utc_offset)),
+    };
     html! {
         (DOCTYPE)
         html lang=(lang.tag()) {
@@ -112,7 +123,7 @@ fn document(visit: &Visit, title: &str, kind: &str, inner: &Markup) -> Markup {
                 link rel="stylesheet" href=(STYLE.path());
                 script src=(SCRIPT.path()) defer {}
             }
-            body class=(kind) data-texts=(lang.script_texts()) {
+            body class=(kind) data-zone=[zone] data-texts=(lang.script_texts()) {
                 a .skip href="#main" { (lang.skip()) }
                 noscript { p .banner.warn { (lang.needs_script()) } }
                 (inner)
@@ -163,11 +174,19 @@ fn top(visit: &Visit, whose: &Whose<'_>) -> Markup {
     }
 }
 
-fn bottom(lang: Lang) -> Markup {
+fn zone_of(whose: &Whose<'_>) -> Option<String> {
+    match whose {
+        Whose::User(session) => Some(session.zone()),
+        Whose::Nobody | Whose::Operator => None,
+    }
+}
+
+fn bottom(lang: Lang, zone: Option<&str>) -> Markup {
     html! {
         footer .bottom {
             span { "Tollgate " (env!("CARGO_PKG_VERSION")) }
             a href="/openapi.json" { (lang.api_reference()) }
+            @if let Some(zone) = zone { span .zone { (lang.times_in()) " " (zone) } }
         }
     }
 }

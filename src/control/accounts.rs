@@ -80,7 +80,7 @@ pub struct ListQuery {
 }
 
 /// A page of a list, and where the next one begins.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 pub struct Items<T, Cursor> {
     pub items: Vec<T>,
     pub next: Option<Cursor>,

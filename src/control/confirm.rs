@@ -103,6 +103,12 @@ pub enum Progress {
     Pending {
         #[serde(skip_serializing_if = "Option::is_none")]
         revision: Option<Revision>,
+        /// Who has taken it so far.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        gateways: Vec<Acknowledgement>,
+        /// Gateways that cannot admit anything since their lease ran out.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        lapsed: Vec<Incarnation>,
         unconfirmed: Vec<Unconfirmed>,
         #[serde(skip_serializing_if = "Option::is_none")]
         at_latest_ms: Option<u64>,
@@ -134,16 +140,12 @@ impl Receipt {
     /// The deletion is in the journal and the store has not taken it yet.
     pub fn submitted(id: KeyId) -> Self {
         let unconfirmed = vec![Unconfirmed::Store(TheStore::Store)];
-        Self { id, progress: Progress::Pending { revision: None, unconfirmed, at_latest_ms: None } }
+        let (gateways, lapsed) = (Vec::new(), Vec::new());
+        Self { id, progress: Progress::Pending { revision: None, gateways, lapsed, unconfirmed, at_latest_ms: None } }
     }
 
     fn of(id: KeyId, confirmation: &Confirmation) -> Self {
-        let revision = confirmation.revision;
-        if !confirmation.is_everywhere() {
-            let unconfirmed = confirmation.unconfirmed.iter().copied().map(Unconfirmed::Gateway).collect();
-            let (revision, at_latest_ms) = (Some(revision), Some(whole_millis(confirmation.at_latest)));
-            return Self { id, progress: Progress::Pending { revision, unconfirmed, at_latest_ms } };
-        }
+        let (revision, lapsed) = (confirmation.revision, confirmation.lapsed.clone());
         let acknowledged = confirmation.acknowledged.iter();
         let gateways: Vec<_> = acknowledged
             .map(|gateway| Acknowledgement {
@@ -151,9 +153,14 @@ impl Receipt {
                 acknowledged_ms: gateway.after.map(whole_millis),
             })
             .collect();
+        if !confirmation.is_everywhere() {
+            let unconfirmed = confirmation.unconfirmed.iter().copied().map(Unconfirmed::Gateway).collect();
+            let (revision, at_latest_ms) = (Some(revision), Some(whole_millis(confirmation.at_latest)));
+            return Self { id, progress: Progress::Pending { revision, gateways, lapsed, unconfirmed, at_latest_ms } };
+        }
         let forgotten = gateways.iter().any(|gateway| gateway.acknowledged_ms.is_none());
         let slowest = gateways.iter().filter_map(|gateway| gateway.acknowledged_ms).max().unwrap_or_default();
-        let (lapsed, took_ms) = (confirmation.lapsed.clone(), (!forgotten).then_some(slowest));
+        let took_ms = (!forgotten).then_some(slowest);
         Self { id, progress: Progress::Everywhere { revision, gateways, lapsed, took_ms } }
     }
 
@@ -248,13 +255,15 @@ mod tests {
         };
         let id = KeyId([3; ID_BYTES]);
         let pending = Receipt::of(id, &confirmation);
-        let expected = serde_json::json!({"id": id, "revoked": "pending", "revision": 7, "unconfirmed": [two], "at_latest_ms": 4200});
+        let gateways = serde_json::json!([{"id": one, "acknowledged_ms": 2}]);
+        let expected = serde_json::json!({
+            "id": id, "revoked": "pending", "revision": 7, "gateways": gateways, "unconfirmed": [two], "at_latest_ms": 4200
+        });
         assert_eq!((serde_json::to_value(&pending).unwrap(), pending.status()), (expected, StatusCode::ACCEPTED));
         let submitted = serde_json::to_value(Receipt::submitted(id)).unwrap();
         assert_eq!(submitted, serde_json::json!({"id": id, "revoked": "pending", "unconfirmed": ["store"]}));
         confirmation.unconfirmed.clear();
         let done = Receipt::of(id, &confirmation);
-        let gateways = serde_json::json!([{"id": one, "acknowledged_ms": 2}]);
         let expected =
             serde_json::json!({"id": id, "revoked": "everywhere", "revision": 7, "gateways": gateways, "took_ms": 2});
         assert_eq!((serde_json::to_value(&done).unwrap(), done.status()), (expected, StatusCode::OK));

@@ -338,7 +338,7 @@ fn key_view(last_used: &HashMap<KeyId, Use>, record: KeyRecord, now: WallTime) -
     KeyView {
         id: record.key_id(),
         status: status_of(&record, now),
-        last_used_at: used.map(|used| used.last.to_string()),
+        last_used_at: used.filter(|used| used.last > WallTime(0)).map(|used| used.last.to_string()),
         seen_in_browser: used.is_some_and(|used| used.seen_in_browser),
         expires_at: record.credential.expires_at.map(|at| at.to_string()),
         deleted_at: record.deleted.as_ref().map(|deletion| deletion.deleted_at.to_string()),

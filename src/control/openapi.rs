@@ -155,11 +155,11 @@ impl Route {
     }
 
     fn answer(mut self, status: u16, says: &str, content: Option<(&str, Value)>) -> Self {
-        let mut answer = json!({"description": says});
+        // One status may come in several forms.
+        let answer = self.answers.entry(status.to_string()).or_insert_with(|| json!({"description": says}));
         if let Some((media, schema)) = content {
-            answer["content"] = json!({media: {"schema": schema}});
+            answer["content"][media] = json!({"schema": schema});
         }
-        self.answers.insert(status.to_string(), answer);
         self
     }
 

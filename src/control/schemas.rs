@@ -1,9 +1,12 @@
 //! How values of the shared vocabulary look in JSON, for the OpenAPI document.
 
-use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
-use utoipa::openapi::{RefOr, Schema};
+use std::borrow::Cow;
+
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaType, Type};
+use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::accounts::Items;
 use crate::principal::{AccountId, AccountStatus, ClusterId, Incarnation, KeyId, Revision, SessionId, UserId};
 use crate::store::audit::{Actor, ActorKind, ChainHash};
 use crate::store::records::Role;
@@ -46,6 +49,26 @@ words! {
     ActorKind: "operator", "root", "member", "system";
 }
 
+/// Each list has a schema of its own: with one name for all of them, the last one written would stand for the rest.
+impl<T: ToSchema, Cursor: PartialSchema> PartialSchema for Items<T, Cursor> {
+    fn schema() -> RefOr<Schema> {
+        let items = ArrayBuilder::new().items(Ref::from_schema_name(T::name()));
+        let next = OneOfBuilder::new().item(Cursor::schema()).item(ObjectBuilder::new().schema_type(Type::Null));
+        ObjectBuilder::new().property("items", items).required("items").property("next", next).into()
+    }
+}
+
+impl<T: ToSchema, Cursor: PartialSchema> ToSchema for Items<T, Cursor> {
+    fn name() -> Cow<'static, str> {
+        format!("{}Page", T::name()).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(schemas);
+    }
+}
+
 impl PartialSchema for Revision {
     fn schema() -> RefOr<Schema> {
         ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer)).into()
@@ -64,7 +87,9 @@ impl ToSchema for ChainHash {}
 
 impl PartialSchema for Actor {
     fn schema() -> RefOr<Schema> {
-        let from = text().description(Some("The address the request came from."));
+        let from = SchemaType::from_iter([Type::String, Type::Null]);
+        let from = ObjectBuilder::new().schema_type(from);
+        let from = from.description(Some("The address the request came from; null for what nobody asked for."));
         let object = ObjectBuilder::new().property("kind", ActorKind::schema()).property("id", text());
         object.property("from", from).required("kind").required("id").into()
     }

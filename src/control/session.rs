@@ -126,6 +126,8 @@ pub struct Facts {
     verified: bool,
     status: AccountStatus,
     expires_at: String,
+    /// The zone of the account, as `+08:00`: its days, those of the limits and of the bill, are days there.
+    utc_offset: String,
 }
 
 pub async fn read(State(control): State<Arc<Control>>, user: AccountUser) -> Result<Json<Facts>, Problem> {
@@ -139,7 +141,14 @@ pub async fn read(State(control): State<Arc<Control>>, user: AccountUser) -> Res
         verified: account.verified,
         status: account.account.status,
         expires_at: user.session.expires_at.to_string(),
+        utc_offset: written_offset(control.limits.day_offset),
     }))
+}
+
+/// Seconds east of UTC as `+HH:MM` or `-HH:MM`.
+fn written_offset(seconds: i32) -> String {
+    let (sign, minutes) = (if seconds < 0 { '-' } else { '+' }, seconds.unsigned_abs() / 60);
+    format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
 }
 
 pub async fn sign_out(State(control): State<Arc<Control>>, user: AccountUser) -> Result<Response, Problem> {

@@ -80,7 +80,11 @@ fn decimal<S: Serializer>(count: &u64, to: S) -> Result<S::Ok, S::Error> {
 /// Sums the selected lines over incarnations, and over keys unless they are asked for, in the order of the dimensions.
 pub fn sum(lines: &[LedgerLine], selection: &Selection) -> BTreeMap<Dimensions, Counters> {
     let mut sums: BTreeMap<Dimensions, Counters> = BTreeMap::new();
-    for line in lines.iter().filter(|line| selection.takes(&line.key)) {
+    // A line may hold nothing but the mark of a browser.
+    let counted = lines
+        .iter()
+        .filter(|line| line.counters.opened > 0 || line.counters.committed() > 0 || line.counters.interrupted > 0);
+    for line in counted.filter(|line| selection.takes(&line.key)) {
         let LineKey { account_id, key_id, cluster_id, operation } = line.key;
         let key_id = selection.by_key.then_some(key_id);
         let dimensions = Dimensions { hour: line.hour, account_id, cluster_id, operation, key_id };

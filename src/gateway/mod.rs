@@ -177,6 +177,7 @@ impl Gateway {
         };
         let browser = extract::is_browser_call(&parts.headers);
         if browser && !self.config.allow_browser {
+            self.mark_browser(&admission, self.operation(dialect, &parts));
             return Err(Denial::BrowserCall);
         }
         let permit = self.limits.admit(admission.verified.account_id(), admission.at)?;
@@ -202,11 +203,15 @@ impl Gateway {
         }
     }
 
+    /// A page may hold this key: its owner is told, though the call goes no further and counts nothing.
+    fn mark_browser(&self, admission: &Admission, operation: Operation) {
+        if let Err(error) = self.meter.mark_browser(line_of(admission, operation), admission.wall) {
+            tracing::debug!(%error, "a key that a browser sent could not be marked");
+        }
+    }
+
     fn open_charge(&self, admission: &Admission, operation: Operation, browser: bool) -> Result<Charge, Denial> {
-        let verified = &admission.verified;
-        let (account_id, key_id) = (verified.account_id(), verified.key_id());
-        let key = LineKey { account_id, key_id, cluster_id: verified.cluster().cluster_id, operation };
-        self.meter.open_charge(key, admission.wall, browser).map_err(|error| {
+        self.meter.open_charge(line_of(admission, operation), admission.wall, browser).map_err(|error| {
             tracing::error!(%error, "a call could not be metered and was not passed on");
             Denial::CannotMeter
         })
@@ -242,6 +247,12 @@ impl Gateway {
         let total = timeout.map_or(limits.total, |timeout| timeout.min(limits.total));
         Deadlines { total: Instant::now() + total, first_byte: limits.upstream_first_byte }
     }
+}
+
+fn line_of(admission: &Admission, operation: Operation) -> LineKey {
+    let verified = &admission.verified;
+    let (account_id, key_id) = (verified.account_id(), verified.key_id());
+    LineKey { account_id, key_id, cluster_id: verified.cluster().cluster_id, operation }
 }
 
 /// A declared length is believed, so that a body that is too large is refused before it is sent.

@@ -158,6 +158,15 @@ impl<'a> View<'a> {
         Some(())
     }
 
+    /// Notes that a browser sent the key, in a call that is not admitted. `None`, and nothing stored, where there is no such line.
+    pub fn mark_browser(&self, line: u32) -> Option<()> {
+        let line = self.line(line)?;
+        let version = line.begin();
+        put(line.flags, take(line.flags) | Counters::SEEN_IN_BROWSER);
+        line.end(version);
+        Some(())
+    }
+
     /// Counts the end of a call, whole or not at all. `None`, and nothing stored, where there is no such line.
     #[inline]
     pub fn commit(&self, index: u32, outcome: Outcome, tally: &Tally) -> Option<()> {

@@ -125,6 +125,14 @@ impl Meter {
         Ok(Charge::new(self.core, key, opened))
     }
 
+    /// Notes that a browser sent the key, in a call that is not admitted. Nothing is counted.
+    pub fn mark_browser(&self, key: LineKey, now: WallTime) -> Result<(), Unmetered> {
+        match shard::with_own(self.core, |writer| writer.mark_browser(&key, now)) {
+            Some(marked) => marked,
+            None => self.core.shared.lock().as_mut().ok_or(Unmetered::Closed)?.mark_browser(&key, now),
+        }
+    }
+
     /// Whether the last file that was needed could be made: for readiness.
     pub fn is_writable(&self) -> bool {
         !self.core.starved.load(Ordering::Relaxed)

@@ -149,6 +149,14 @@ impl Writer {
         Ok(Opened { hour, shard: self.shard.number, at, sequence })
     }
 
+    /// Notes that a browser sent the key, in a call that is not admitted.
+    #[cold]
+    pub fn mark_browser(&mut self, key: &LineKey, now: WallTime) -> Result<(), Unmetered> {
+        let hour = self.hour_of(now);
+        let at = self.line(hour, &PackedKey::of(key))?;
+        self.slab(hour, at.extent).and_then(|slab| slab.view().mark_browser(at.line)).ok_or(Unmetered::Closed)
+    }
+
     /// Counts an end in a line of this shard. `None`: there is no such line.
     #[inline]
     pub fn commit_at(&mut self, hour: Hour, at: LineAt, outcome: Outcome, tally: &Tally) -> Option<()> {

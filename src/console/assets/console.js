@@ -4,6 +4,16 @@
 
 const texts = JSON.parse(document.body.dataset.texts);
 const locale = document.documentElement.lang;
+const zone = knownZone(document.body.dataset.zone);
+
+// The account's zone, as +08:00. A browser that does not know such zones writes its own.
+function knownZone(offset) {
+  try {
+    return offset && new Intl.DateTimeFormat('en', { timeZone: offset }).resolvedOptions().timeZone;
+  } catch {
+    return undefined;
+  }
+}
 
 function text(name, ...values) {
   const found = texts[name] ?? texts.internal;
@@ -77,7 +87,7 @@ const clocks = {
 
 function written(at, clock) {
   if (clock === 'ago') return ago(at);
-  return new Intl.DateTimeFormat(locale, clocks[clock] ?? clocks.minute).format(at);
+  return new Intl.DateTimeFormat(locale, { timeZone: zone, ...(clocks[clock] ?? clocks.minute) }).format(at);
 }
 
 function ago(at) {
@@ -201,10 +211,15 @@ const prefill = {
   },
 };
 
-// An instant as a field of the kind datetime-local has it.
+// An instant as a field of the kind datetime-local has it, and back.
 function localInput(at) {
-  const shifted = new Date(at.valueOf() - at.getTimezoneOffset() * 60_000);
-  return shifted.toISOString().slice(0, 16);
+  const [, sign, hours, minutes] = /^([+-])(\d\d):(\d\d)$/.exec(zone ?? '') ?? [];
+  const east = sign ? Number(`${sign}1`) * (Number(hours) * 60 + Number(minutes)) : -at.getTimezoneOffset();
+  return new Date(at.valueOf() + east * 60_000).toISOString().slice(0, 16);
+}
+
+function fromInput(value) {
+  return new Date(`${value}${zone ?? ''}`).toISOString();
 }
 
 // A code that was used a moment ago is not good again.
@@ -259,6 +274,8 @@ function countDown(form, place, code, seconds) {
 }
 
 async function submit(form) {
+  // Enter and a click in one moment are one wish.
+  if (form.hasAttribute('aria-busy')) return;
   const button = form.querySelector('[type="submit"]');
   const dialog = form.closest('dialog');
   form.querySelector('.failure').hidden = true;
@@ -334,7 +351,7 @@ const acts = {
     if (name.value.trim() && name.value.trim() !== about.name) body.name = name.value.trim();
     if (disabled.checked !== (about.disabled === 'true')) body.status = disabled.checked ? 'disabled' : 'active';
     const before = about.expiresAt ? localInput(new Date(about.expiresAt)) : '';
-    if (expires.value !== before) body.expires_at = expires.value ? new Date(expires.value).toISOString() : null;
+    if (expires.value !== before) body.expires_at = expires.value ? fromInput(expires.value) : null;
     if (Object.keys(body).length === 0) dialog.close();
     else await change(dialog, `/v1/keys/${about.keyId}`, body);
   },
@@ -348,10 +365,10 @@ const acts = {
     dialog.changed = true;
     showStep(dialog, 'done');
     try {
-      let receipt = await ask('DELETE', `/v1/keys/${keyId}?wait=500ms`, undefined, grant);
+      let receipt = await ask('DELETE', `/v1/keys/${keyId}?wait=200ms`, undefined, grant);
       showReceipt(place, receipt);
       while (receipt.revoked === 'pending' && dialog.open) {
-        await new Promise((wake) => { setTimeout(wake, 500); });
+        await new Promise((wake) => { setTimeout(wake, 300); });
         receipt = await ask('GET', `/v1/keys/${keyId}`);
         showReceipt(place, receipt);
       }
@@ -431,25 +448,40 @@ function element(name, said, className) {
 
 // Who has confirmed the delete, and how long that took; or for whom it waits.
 function showReceipt(place, receipt) {
-  const gateways = receipt.gateways ?? [];
-  const lines = [];
-  if (receipt.revoked === 'everywhere') {
-    const acknowledged = gateways.filter((one) => one.acknowledged_ms !== undefined).length;
-    const headline = gateways.length === 0 ? text('receipt_none') : text('receipt', acknowledged, gateways.length, receipt.took_ms);
-    lines.push(element('p', headline, 'headline good'), element('p', text('receipt_text')));
-  } else {
-    const names = (receipt.unconfirmed ?? []).map((one) => (one === 'store' ? text('receipt_store') : one));
-    lines.push(element('p', text('receipt_pending', names.join(', ')), 'headline pending'));
-    if (receipt.at_latest_ms !== undefined) lines.push(element('p', text('receipt_bound', Math.ceil(receipt.at_latest_ms / 1000))));
-  }
+  const { gateways = [], lapsed = [], unconfirmed = [] } = receipt;
+  const [done, total] = [gateways.length + lapsed.length, gateways.length + lapsed.length + unconfirmed.length];
+  const lines = receipt.revoked === 'everywhere' ? verdict(receipt, total) : waiting(receipt, done, total);
   const list = element('ul', '', 'gateways');
-  for (const one of gateways) {
-    const took = one.acknowledged_ms === undefined ? '' : ` ${one.acknowledged_ms} ms`;
-    list.append(element('li', `${one.id}${took}`));
-  }
-  if (gateways.length > 0) lines.push(list);
+  const line = (id, says, className) => {
+    const item = element('li', '', className);
+    item.append(element('span', id), element('span', says, 'took'));
+    list.append(item);
+  };
+  for (const one of gateways) line(one.id, one.acknowledged_ms === undefined ? '' : `${one.acknowledged_ms} ms`, 'done');
+  for (const id of lapsed) line(id, text('receipt_lapsed'), 'done');
+  for (const id of unconfirmed.filter((one) => one !== 'store')) line(id, text('receipt_waiting'), 'waiting');
+  if (list.children.length > 0) lines.push(list);
   if (receipt.revision !== undefined) lines.push(element('p', text('receipt_revision', receipt.revision), 'hint'));
   place.replaceChildren(...lines);
+}
+
+function verdict(receipt, total) {
+  let name = total === 1 ? 'receipt_one' : 'receipt';
+  if (receipt.took_ms === undefined) name = 'receipt_timeless';
+  const headline = total === 0 ? text('receipt_none') : text(name, total, total, receipt.took_ms);
+  return [element('p', headline, 'headline good'), element('p', text('receipt_text'))];
+}
+
+function waiting(receipt, done, total) {
+  if (receipt.unconfirmed.includes('store')) return [element('p', text('receipt_store_away'), 'headline pending')];
+  const bar = element('progress', '');
+  bar.max = total;
+  bar.value = done;
+  const headline = element('p', text('receipt_pending', done, total), 'headline pending');
+  bar.setAttribute('aria-label', headline.textContent);
+  const lines = [headline, bar];
+  if (receipt.at_latest_ms !== undefined) lines.push(element('p', text('receipt_bound', Math.ceil(receipt.at_latest_ms / 1000)), 'hint'));
+  return lines;
 }
 
 // Buttons that act without a form.

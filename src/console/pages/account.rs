@@ -167,7 +167,7 @@ fn authenticator_dialog(lang: Lang) -> Markup {
 fn recovery_dialog(lang: Lang) -> Markup {
     html! {
         dialog #recovery-dialog aria-labelledby="recovery-dialog-title" {
-            (dialog_head(lang, "recovery-dialog", lang.new_recovery_codes()))
+            (dialog_head(lang, "recovery-dialog", lang.recovery_codes()))
             form data-act="recovery-codes" data-step="ask" method="post" {
                 p { (lang.recovery_begin_text()) }
                 (code_field(lang, "recovery-code"))

@@ -102,7 +102,7 @@ fn head(lang: Lang, session: &Session, list: &KeyList, obstacle: Option<&Markup>
 fn nothing_yet(lang: Lang, session: &Session) -> Markup {
     html! {
         div .empty.card {
-            (icon("M10.500 2.500a3 3 0 1 1-2.600 4.500L3 12v2h2v-1.500h1.500V11H8l1.500-1.500"))
+            (icon("M10.500 2.500a3 3 0 1 0 0 6a3 3 0 1 0 0-6M8.400 7.600L2.500 13.500M4.500 11.500l1.500 1.500"))
             h2 { (lang.no_keys()) }
             @if session.is_root() { p .hint { (lang.no_keys_text()) } }
         }

@@ -33,7 +33,7 @@ pub async fn accounts(visit: Visit) -> Result<Markup, Refused> {
 }
 
 /// Who is signed in as somebody of an account has to sign in anew here, as the operator.
-fn operator<T>(asked: Result<T, Refused>) -> Result<T, Refused> {
+pub fn operator<T>(asked: Result<T, Refused>) -> Result<T, Refused> {
     asked.map_err(|refused| match refused.code.as_str() {
         "forbidden" => Refused { code: "unauthenticated".to_owned(), ..refused },
         _ => refused,
@@ -152,7 +152,7 @@ pub async fn audit(visit: Visit) -> Result<Markup, Refused> {
     let later = visit.asked("cursor").is_some();
     let content = html! {
         div .head { div { h1 { (lang.nav_audit()) } p .hint { (lang.whole_audit_text()) } } }
-        (audit::table(lang, &entries, true, "/console/operator/audit", later))
+        (audit::table(lang, &entries, None, "/console/operator/audit", later))
     };
     Ok(shell::page(&visit, &Whose::Operator, Place::WholeAudit, lang.nav_audit(), &content))
 }

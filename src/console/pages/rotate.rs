@@ -51,7 +51,7 @@ pub async fn page(visit: Visit) -> Result<Markup, Refused> {
         div .head { div { h1 { (lang.rotate_title()) } p .hint { (lang.rotate_text()) } } }
         @match &rotation.old {
             None => p .banner.info { (lang.rotate_gone()) " " a href="/console/keys" { (lang.to_start()) } },
-            Some(old) => div data-refresh="3" { (steps(lang, old, &rotation, full)) },
+            Some(old) => div .card data-refresh="3" { (steps(lang, old, &rotation, full)) },
         }
         @if session.is_root() { (key_dialogs::create(lang, &clusters.items)) (key_dialogs::delete(lang)) }
     };
@@ -71,8 +71,8 @@ fn steps(lang: Lang, old: &Key, rotation: &Rotation, full: bool) -> Markup {
     html! {
         ol .steps {
             (step(after(true, new.is_some()), lang.rotate_create(), &created(lang, old, new, full)))
-            (step(after(new.is_some(), called), lang.rotate_first_call(), &traffic(lang, new, rotation, lang.rotate_waiting())))
-            (step(after(called, quiet || deleted), lang.rotate_quiet(), &traffic(lang, Some(old), rotation, lang.rotate_still())))
+            (step(after(new.is_some(), called), lang.rotate_first_call(), &traffic(lang, new, rotation, (!called).then(|| lang.rotate_waiting()))))
+            (step(after(called, quiet || deleted), lang.rotate_quiet(), &traffic(lang, Some(old), rotation, (!quiet).then(|| lang.rotate_still()))))
             (step(after(quiet, deleted), lang.rotate_delete(), &last(lang, old, rotation)))
         }
     }
@@ -100,7 +100,7 @@ fn created(lang: Lang, old: &Key, new: Option<&Key>, full: bool) -> Markup {
     }
 }
 
-fn traffic(lang: Lang, key: Option<&Key>, rotation: &Rotation, none: &str) -> Markup {
+fn traffic(lang: Lang, key: Option<&Key>, rotation: &Rotation, hint: Option<&str>) -> Markup {
     let Some(key) = key else { return html! {} };
     let own = rotation.records.iter().filter(|record| record.key_id == key.id);
     let calls: Vec<u64> = rotation.span.sums(own).iter().map(Sum::calls).collect();
@@ -111,7 +111,7 @@ fn traffic(lang: Lang, key: Option<&Key>, rotation: &Rotation, none: &str) -> Ma
             span .figure { (count(total)) } (spark(&calls, &fill(lang.spark_label(), &[&count(total)])))
             @if let Some(at) = &key.last_used_at { span { (lang.last_used()) " " (time(at, Clock::Ago)) } } @else { span { (lang.never()) } }
         }
-        p .hint { (none) }
+        @if let Some(hint) = hint { p .hint { (hint) } }
     }
 }
 

@@ -53,7 +53,7 @@ pub async fn page(visit: Visit) -> Result<Markup, Refused> {
         (figures(lang, &records))
         (charts(lang, span, &records))
         (breakdowns(lang, &records, &names))
-        @if step > 1 { p .hint { (lang.days_end()) " " (offset(day_starts)) (lang.full_stop()) } }
+        @if step > 1 { p .hint { (lang.days_end()) " " (session.zone()) (lang.full_stop()) } }
         p .hint { (lang.provisional_text()) }
     };
     Ok(shell::page(&visit, &Whose::User(&session), Place::Usage, lang.nav_usage(), &content))
@@ -213,10 +213,4 @@ fn breakdown(lang: Lang, (title, head): (&str, &str), sums: &[(&str, Sum)], name
 
 fn cluster_name(cluster: &Cluster) -> &str {
     cluster.name.as_deref().or(cluster.hosts.first().map(String::as_str)).unwrap_or(&cluster.cluster_id)
-}
-
-/// The zone in which a day that starts `hour` hours after midnight UTC starts at midnight.
-fn offset(hour: i64) -> String {
-    let east = (24 - hour).rem_euclid(24);
-    if east <= 14 { format!("UTC+{east}") } else { format!("UTC−{}", 24 - east) }
 }

@@ -21,6 +21,7 @@ texts! {
     nav_keys: "API keys", "API 密钥";
     nav_usage: "Usage", "用量";
     nav_clusters: "Clusters", "集群";
+    nav_billing: "Billing", "计费";
     nav_audit: "Audit log", "审计日志";
     nav_account: "Account", "账户";
     nav_accounts: "Accounts", "账户列表";
@@ -31,6 +32,7 @@ texts! {
     operator: "Operator", "运维人员";
     member: "Member", "成员";
     sign_out: "Sign out", "退出登录";
+    times_in: "Times in", "时区：";
     api_reference: "API reference (OpenAPI)", "API 参考（OpenAPI）";
     copy: "Copy", "复制";
     close: "Close", "关闭";
@@ -42,6 +44,7 @@ texts! {
     full_stop: ".", "。";
     failed_title: "Something is not right", "出了点问题";
     refused_title: "Not possible", "无法访问";
+    bad_link: "This link is not valid.", "链接无效。";
     failed_text: "The page could not be made.", "无法生成此页面。";
     failed_code: "Code:", "错误码：";
     try_again: "Try again", "重试";
@@ -108,7 +111,7 @@ texts! {
     hide: "Hide", "隐藏";
     edit_title: "Edit key", "编辑密钥";
     expires_on: "Expires", "过期时间";
-    expires_hint: "In your time zone. Empty: never.", "按您所在的时区。留空表示永不过期。";
+    expires_hint: "In the account's time zone. Empty: never.", "按您所在的时区。留空表示永不过期。";
     disable_key: "Disabled", "停用此密钥";
     disable_hint: "Calls are denied on every gateway until it is enabled again. It still counts as one of your keys.", "在重新启用之前，所有网关都会拒绝调用；仍占用一个密钥名额。";
     delete_title: "Delete key", "删除密钥";
@@ -228,7 +231,7 @@ texts! {
     signed_in: "Signed in", "登录于";
     last_seen: "last seen", "最近活动";
     ends: "ends", "结束于";
-    present_password: "Present password", "当前密码";
+    present_password: "Current password", "当前密码";
     new_password: "New password", "新密码";
     repeat_password: "New password again", "再次输入新密码";
     password_changed: "Your password is changed. All your other sessions have ended.", "密码已修改，其他会话均已结束。";
@@ -264,6 +267,13 @@ texts! {
     resume: "Resume", "恢复";
     resume_text: "The account's keys are served again, on every gateway.", "账户的密钥将在所有网关恢复可用。";
     change_account: "Change account", "变更账户";
+    billing_title: "Billing windows", "计费窗口";
+    billing_text: "What will be billed for each hour of the last day, over all accounts. An hour that is not final may still change.", "最近一天每小时的计费数据（全部账户）。未定稿的小时仍可能变化。";
+    accounts_counted: "Accounts", "账户数";
+    hour: "Hour", "小时";
+    window_open: "open", "进行中";
+    window_draining: "draining", "收集中";
+    window_final: "final", "已定稿";
     gateways_text: "Who serves calls, and whether each has learnt of every change.", "正在服务的网关，以及是否已获知全部变更。";
     no_gateways: "No gateway is registered.", "没有已注册的网关。";
     all_current: "Revocation is healthy: every gateway has a good lease and every change.", "吊销机制正常：所有网关租约有效且已获知全部变更。";

@@ -94,6 +94,7 @@ pub(super) fn usage_routes(api: Api) -> Api {
         .query("by", "Split by key.", &json!({"type": "string", "enum": ["key"]}))
         .query("format", "How the records are written.", &formats)
         .answers_as(200, "Records.", "application/x-ndjson", json!({"type": "object"}))
+        .answers_as(200, "Records.", "text/csv", json!({"type": "string"}))
         .refuses(&[Kind::NotAcceptable]),
     )
     .with(

@@ -86,7 +86,7 @@ fn a_delete_takes_the_word_and_a_code_and_its_receipt_holds() {
     assert_eq!(scene.call(&key), 200, "nothing has happened yet");
     scene.browser.fill("#delete-word", "demo");
     scene.browser.click("#delete-key [type=submit]");
-    let receipt = scene.browser.reads("#delete-key [data-receipt]", "Denied on 1 of 1 gateways in ");
+    let receipt = scene.browser.reads("#delete-key [data-receipt]", "Denied on 1 of 1 gateway in ");
     assert_eq!(scene.call(&key), 401, "{receipt}");
     scene.browser.click("#delete-key [data-step=done] [data-close]");
     scene.browser.reads("#quota", "0 of 3 active · 1 of 10 created today");
@@ -196,6 +196,21 @@ fn a_key_is_renamed_disabled_and_enabled() {
     browser.run("document.querySelector('#edit-expires').value = '2999-01-02T03:04'");
     browser.click("#edit-key [type=submit]");
     browser.reads(".keys", "2999");
+    let keys = raw::api(scene.demo.control(), "GET", "/v1/keys", &scene.token(), &Value::Null).json();
+    assert_eq!(keys["keys"][0]["expires_at"], "2999-01-01T19:04:00Z", "the account's zone is UTC+8");
+    scene.has_no_complaints();
+}
+
+#[test]
+fn an_old_key_that_is_still_used_is_not_quiet_yet() {
+    let scene = Scene::signed_in();
+    let (token, old) = (scene.token(), scene.demo.key().to_owned());
+    let new = scene.create_key(&token, "new");
+    assert_eq!((scene.call(&old), scene.call(new["key"].as_str().unwrap())), (200, 200));
+    let id = scene.browser.run("return document.querySelector('.keys tbody tr').id");
+    scene.open(&format!("/console/rotate?old={}&new={}", id.as_str().unwrap(), new["id"].as_str().unwrap()));
+    scene.browser.reads(".steps .now", "See the old key go quiet");
+    assert_eq!(scene.browser.count("[data-open=delete-key]"), 0, "deleting it now would break calls");
     scene.has_no_complaints();
 }
 

@@ -1,8 +1,12 @@
 //! The console in a real browser, as a person uses it, against a real `tollgate demo`.
 
 mod account;
+mod careful;
+mod fleet;
 mod keys;
 mod operator;
+mod proxy;
+mod rivals;
 mod shots;
 mod signing_in;
 mod usage;
@@ -32,6 +36,10 @@ struct Codes {
 }
 
 const STEP: u64 = 30;
+
+const PRESS_ENTER: &str = "\u{e007}";
+const PRESS_ESCAPE: &str = "\u{e00c}";
+const PRESS_TAB: &str = "\u{e004}";
 
 impl Codes {
     fn of(secret: &str) -> Self {
@@ -98,12 +106,7 @@ impl Scene {
 
     #[track_caller]
     fn sign_in(&self, email: &str, password: &str) {
-        self.open("/");
-        self.browser.arrives_at("/console/sign-in");
-        self.browser.fill("#email", email);
-        self.browser.fill("#password", password);
-        self.browser.click("button[type=submit]");
-        self.browser.arrives_at("/console/keys");
+        sign_in(&self.browser, &self.demo.facts.control, email, password);
     }
 
     /// A call to the sample service: its status, and the `code` in its answer.
@@ -164,6 +167,23 @@ impl Scene {
             complaints.iter().filter(|one| !(one.contains("/v1/") && one.contains("status of 4"))).collect();
         assert!(bad.is_empty(), "{bad:#?}");
     }
+}
+
+#[track_caller]
+fn sign_in(browser: &Browser, url: &str, email: &str, password: &str) {
+    browser.go(url);
+    browser.arrives_at("/console/sign-in");
+    browser.fill("#email", email);
+    browser.fill("#password", password);
+    browser.click("button[type=submit]");
+    browser.arrives_at("/console/keys");
+}
+
+/// What the browser has of a cookie, the value that no script can read included.
+fn cookie(browser: &Browser, name: &str) -> Value {
+    let cookies = browser.devtools("Network.getCookies", &json!({}));
+    let found = cookies["cookies"].as_array().unwrap().iter().find(|cookie| cookie["name"] == name);
+    found.unwrap_or_else(|| panic!("there is no {name} among {cookies}")).clone()
 }
 
 fn call(gateway: SocketAddr, key: &str) -> u16 {

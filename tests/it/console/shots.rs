@@ -68,9 +68,35 @@ fn shoot_pages(scene: &mut Scene, prefix: &str) {
             scene.browser.click(&format!("[data-open={dialog}]"));
         });
     }
-    let key = scene.browser.run("return document.querySelector('.keys tbody tr').id");
-    shoot(scene, &format!("{prefix}rotate"), &|| {
-        scene.open(&format!("/console/rotate?old={0}&new={0}", key.as_str().unwrap()));
+    let keys = scene.browser.run("return [...document.querySelectorAll('.keys tbody tr')].map((row) => row.id)");
+    let (old, new) = (keys[0].as_str().unwrap(), keys[1].as_str().unwrap_or_default());
+    shoot(scene, &format!("{prefix}rotate"), &|| scene.open(&format!("/console/rotate?old={old}")));
+    shoot(scene, &format!("{prefix}rotating"), &|| scene.open(&format!("/console/rotate?old={old}&new={new}")));
+}
+
+/// Dialogs as they are for a moment: a key that is shown, and a delete that waits for a gateway.
+fn viewed_and_waiting(scene: &Scene) {
+    let show = |dialog: &str, fill: &str| {
+        scene.open("/console/keys");
+        scene.browser.click(&format!("[data-open={dialog}]"));
+        scene.browser.run(&format!(
+            "const dialog = document.querySelector('#{dialog}'); {fill} dialog.querySelector('[data-step=ask]').hidden = true; \
+             dialog.querySelector('[data-step=done]').hidden = false"
+        ));
+    };
+    shoot(scene, "viewed", &|| {
+        show(
+            "view-key",
+            "dialog.querySelector('[data-key]').textContent = 'dvk_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789AbCdEfGh'; \
+             dialog.querySelector('[data-hides]').textContent = 'Hides in 42 s.';",
+        );
+    });
+    shoot(scene, "waiting", &|| {
+        show(
+            "delete-key",
+            "showReceipt(dialog.querySelector('[data-receipt]'), {revoked: 'pending', revision: 7, at_latest_ms: 4200, \
+             gateways: [{id: 'gw_aaaaaaaaaaaaaaaa', acknowledged_ms: 2}], unconfirmed: ['gw_bbbbbbbbbbbbbbbb']});",
+        );
     });
 }
 
@@ -97,6 +123,17 @@ fn every_page_fits_every_window_and_is_pictured() {
              d.querySelector('[data-step=done]').hidden = false",
         );
     });
+    scene.create_key(&token, "third");
+    shoot(&scene, "keys-full", &|| scene.open("/console/keys"));
+    for dialog in ["password-dialog", "totp-dialog", "recovery-dialog", "member-dialog"] {
+        shoot(&scene, &format!("dialog-{dialog}"), &|| {
+            scene.open("/console/account");
+            scene.browser.click(&format!("[data-open={dialog}]"));
+        });
+    }
+    viewed_and_waiting(&scene);
+    shoot(&scene, "failed", &|| scene.open("/console/audit?cursor=not-a-cursor"));
+    scene.browser.complaints();
     let code = scene.codes.next();
     scene.browser.resize(1280, 900);
     scene.open("/console/keys");
@@ -119,6 +156,8 @@ fn every_page_fits_every_window_and_is_pictured() {
 #[test]
 fn the_pages_of_strangers_and_of_the_operator_fit_and_are_pictured() {
     let scene = Scene::new();
+    let (token, id) = (scene.token(), &scene.demo.facts.account_id);
+    raw::call(scene.demo.gateway(), "GET", "/v1/collections", &[("dashvector-auth-token", scene.demo.key())], b"");
     shoot(&scene, "sign-in", &|| scene.open("/console/sign-in"));
     shoot(&scene, "operator-sign-in", &|| scene.open("/console/operator/sign-in"));
     for (name, verified) in [("Northwind Search", true), ("Example Labs", false)] {
@@ -136,11 +175,37 @@ fn the_pages_of_strangers_and_of_the_operator_fit_and_are_pictured() {
     for (name, path) in [
         ("accounts", "/console/operator"),
         ("gateways", "/console/operator/gateways"),
+        ("billing", "/console/operator/billing"),
         ("whole-audit", "/console/operator/audit"),
     ] {
         shoot(&scene, name, &|| scene.open(path));
+        shoot(&scene, &format!("zh-{name}"), &|| {
+            scene.open(&format!("/console/language?to=zh&back={}", path.replace('/', "%2F")));
+        });
+        scene.open("/console/language?to=en");
     }
-    scene.has_no_complaints();
+    let member = json!({"email": "member@demo.test", "password": "member password"});
+    raw::api(scene.demo.control(), "POST", &format!("/v1/accounts/{id}/members"), &token, &member);
+    scene.open("/console/operator");
+    scene.browser.click("[data-act=operator-sign-out]");
+    scene.browser.arrives_at("/console/operator/sign-in");
+    scene.sign_in("member@demo.test", "member password");
+    shoot(&scene, "member", &|| scene.open("/console/keys"));
+    empty(&scene);
+}
+
+/// The keys' page of an account without any, before and after it is verified.
+fn empty(scene: &Scene) {
+    let new = json!({"email": "new@demo.test", "password": "a password", "name": "New"});
+    let account = scene.operator("POST", "/v1/accounts", &new)["account_id"].as_str().unwrap().to_owned();
+    scene.browser.click("[data-act=sign-out]");
+    scene.browser.arrives_at("/console/sign-in");
+    scene.sign_in("new@demo.test", "a password");
+    shoot(scene, "keys-unverified", &|| scene.open("/console/keys"));
+    let cluster = json!({"hosts": ["new.test"], "upstreams": ["http://127.0.0.1:9"], "allow_ips": []});
+    scene.operator("POST", &format!("/v1/accounts/{account}/clusters"), &cluster);
+    scene.operator("PATCH", &format!("/v1/accounts/{account}"), &json!({"verified": true}));
+    shoot(scene, "keys-empty", &|| scene.open("/console/keys"));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use serde_json::json;
 
 use super::Scene;
+use crate::harness::browser::Browser;
+use crate::harness::raw;
 
 #[test]
 fn calls_are_seen_as_numbers_as_a_chart_as_a_table_and_as_csv() {
@@ -12,9 +14,11 @@ fn calls_are_seen_as_numbers_as_a_chart_as_a_table_and_as_csv() {
     for _ in 0..3 {
         assert_eq!(scene.call(&key), 200);
     }
-    browser.until("three calls are there", || {
+    let headers = [("dashvector-auth-token", key.as_str())];
+    raw::call(scene.demo.gateway(), "GET", "/v1/collections/missing", &headers, b"");
+    browser.until("four calls are there", || {
         scene.open("/console/usage");
-        browser.text(".figures dd") == "3"
+        browser.text(".figures dd") == "4"
     });
     assert_eq!(browser.count(".chart .bucket.provisional rect.ok"), 1);
     browser.click(".chart .numbers summary");
@@ -22,11 +26,7 @@ fn calls_are_seen_as_numbers_as_a_chart_as_a_table_and_as_csv() {
     assert!(row.contains("provisional") && row.contains('3'), "{row}");
     browser.reads("main", "list_collections");
     let csv = browser.run_async("fetch(document.querySelector('a[download]').href).then((answer) => answer.text())");
-    let csv = csv.as_str().unwrap();
-    assert!(
-        csv.starts_with("window_start,") && csv.contains(",list_collections,") && csv.lines().count() == 2,
-        "{csv}"
-    );
+    is_what_is_shown(browser, csv.as_str().unwrap());
     let choose = |field: &str, value: &str| {
         let script = format!(
             "const f = document.querySelector('#{field}'); f.value = {value:?}; f.dispatchEvent(new Event('change', {{bubbles: true}}))"
@@ -39,6 +39,34 @@ fn calls_are_seen_as_numbers_as_a_chart_as_a_table_and_as_csv() {
     choose("key", "");
     browser.reads("main", "Days end at midnight UTC+8");
     scene.has_no_complaints();
+}
+
+/// Each operation's row of the page has the sums of the file's lines about it, and the file has no other operation.
+fn is_what_is_shown(browser: &Browser, csv: &str) {
+    let mut lines = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let head = lines.next().unwrap();
+    let lines: Vec<_> = lines.collect();
+    let column =
+        |name: &str| head.iter().position(|known| *known == name).unwrap_or_else(|| panic!("{name}: {head:?}"));
+    let sum = |operation: &str, names: &[&str]| -> u64 {
+        let own = lines.iter().filter(|line| line[column("operation")] == operation);
+        own.flat_map(|line| names.iter().map(|name| line[column(name)].parse::<u64>().unwrap())).sum()
+    };
+    let script = "return [...document.querySelectorAll('section.card')[0].querySelectorAll('tbody tr')]
+        .map((row) => [...row.children].map((cell) => cell.textContent.replaceAll('\u{202f}', '')))";
+    let shown = browser.run(script);
+    let shown = shown.as_array().unwrap();
+    for row in shown {
+        let operation = row[0].as_str().unwrap();
+        let failed = ["calls_upstream_error", "calls_timeout", "calls_client_abort", "calls_aborted"];
+        let expected = [sum(operation, &["calls_ok"]), sum(operation, &["calls_refused"]), sum(operation, &failed)];
+        let units = [sum(operation, &["read_units"]), sum(operation, &["write_units"])];
+        let cells: Vec<u64> = (1..7).map(|at| row[at].as_str().unwrap().parse().unwrap()).collect();
+        assert_eq!(cells[0], expected.iter().sum::<u64>(), "{row} {csv}");
+        assert_eq!((&cells[1..4], &cells[4..]), (&expected[..], &units[..]), "{row} {csv}");
+    }
+    let operations: std::collections::BTreeSet<_> = lines.iter().map(|line| line[column("operation")]).collect();
+    assert!(shown.len() >= 2 && operations.len() == shown.len(), "{csv}");
 }
 
 #[test]

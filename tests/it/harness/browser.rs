@@ -38,6 +38,11 @@ pub enum Scheme {
 impl Browser {
     /// A window of 1280 × 900 with an empty profile, whose user prefers this language.
     pub fn start(language: &str) -> Self {
+        Self::start_with(language, &[])
+    }
+
+    /// As [`Browser::start`], with further arguments of the browser.
+    pub fn start_with(language: &str, more: &[&str]) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -46,7 +51,7 @@ impl Browser {
             .expect("chromedriver is not there; `make setup` installs it");
         let at = listening(&mut driver);
         let profile = tempfile::tempdir().unwrap();
-        let arguments = [
+        let mut arguments = vec![
             "--headless=new".to_owned(),
             "--no-sandbox".to_owned(),
             "--disable-gpu".to_owned(),
@@ -57,6 +62,7 @@ impl Browser {
             format!("--accept-lang={language}"),
             format!("--user-data-dir={}", profile.path().display()),
         ];
+        arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         let options = json!({"args": arguments, "prefs": {"intl.accept_languages": language}});
         let wanted =
             json!({"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
