@@ -13,7 +13,7 @@ use super::caller::Caller;
 use super::error::{Kind, Problem};
 use super::request::QueryOf;
 use crate::principal::AccountId;
-use crate::store::audit::{Actor, AuditEntry, AuditQuery, ChainHash};
+use crate::store::audit::{Actor, ActorKind, AuditEntry, AuditQuery, ChainHash};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,13 +24,24 @@ pub struct Query {
     limit: Option<usize>,
 }
 
+/// Who asked for a change, and from where.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Who {
+    kind: ActorKind,
+    /// A user id, or a name for who has none.
+    id: String,
+    /// The address the request came from; absent for what nobody asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+}
+
 /// An entry as the store has it, with its time in RFC 3339.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub struct EntryView {
     seq: u64,
     at: String,
-    actor: Actor,
+    actor: Who,
     action: String,
     subject: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,5 +76,7 @@ fn readable(caller: &Caller, asked: Option<AccountId>) -> Result<Option<AccountI
 
 fn view(entry: AuditEntry) -> EntryView {
     let AuditEntry { seq, at, actor, action, subject, account_id, detail, previous, hash } = entry;
+    let Actor { kind, id, from } = actor;
+    let actor = Who { kind, id, from: from.map(|from| from.to_string()) };
     EntryView { seq, at: at.to_string(), actor, action, subject, account_id, detail, previous, hash }
 }

@@ -8,7 +8,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::accounts::Items;
 use crate::principal::{AccountId, AccountStatus, ClusterId, Incarnation, KeyId, Revision, SessionId, UserId};
-use crate::store::audit::{Actor, ActorKind, ChainHash};
+use crate::store::audit::{ActorKind, ChainHash};
 use crate::store::records::Role;
 
 macro_rules! ids {
@@ -84,18 +84,6 @@ impl PartialSchema for ChainHash {
 }
 
 impl ToSchema for ChainHash {}
-
-impl PartialSchema for Actor {
-    fn schema() -> RefOr<Schema> {
-        let from = SchemaType::from_iter([Type::String, Type::Null]);
-        let from = ObjectBuilder::new().schema_type(from);
-        let from = from.description(Some("The address the request came from; null for what nobody asked for."));
-        let object = ObjectBuilder::new().property("kind", ActorKind::schema()).property("id", text());
-        object.property("from", from).required("kind").required("id").into()
-    }
-}
-
-impl ToSchema for Actor {}
 
 fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(SchemaType::Type(Type::String))
