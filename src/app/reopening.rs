@@ -124,7 +124,7 @@ impl Looking {
         Ok(())
     }
 
-    /// The store finds the notes of what it has, so only what it lacks is made.
+    /// Of what the journal knows, what the store has no note of. What was lost need not be the last: changes are made side by side.
     async fn make_again(&self, whole: Whole) -> Result<usize, ReopenError> {
         let (journal, mut commit, mut made) = (whole.names.journal_id, whole.last_commit(), 0);
         let done = whole.done.into_iter().map(|(noted, intent)| (Rules::Waived { commit: noted.commit }, intent));
@@ -133,7 +133,9 @@ impl Looking {
             // Nobody may have been answered: only what takes something away is made whatever the rules say now.
             (if intent.action.is_deletion() { Rules::Waived { commit } } else { Rules::Enforced }, intent)
         });
-        for (rules, intent) in done.chain(open) {
+        // Thousands of changes are there for each one that is not.
+        let noted = self.store.noted(journal).await?;
+        for (rules, intent) in done.chain(open).filter(|(_, intent)| !noted.contains(&intent.no)) {
             let (no, change) = (intent.no, intent.action.name());
             match self.store.submit(journal, intent, rules).await {
                 Ok(submitted) => made += usize::from(submitted.outcome.is_some()),

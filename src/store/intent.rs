@@ -1,5 +1,7 @@
 //! Changes as values: what a journal writes down before the store is asked, and what the store gives back for them.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +106,8 @@ pub trait Submit: AccountStore + UserStore {
     async fn attach_journal(&self, journal: JournalId) -> Result<(), StoreError>;
     /// The greatest number of this journal's changes that the store has made; 0 where there is none.
     async fn last_intent(&self, journal: JournalId) -> Result<u64, StoreError>;
+    /// The numbers of all of this journal's changes that the store has made and not forgotten.
+    async fn noted(&self, journal: JournalId) -> Result<HashSet<u64>, StoreError>;
     /// The last entry of the audit log; absent where there is none.
     async fn audit_head(&self) -> Result<Option<AuditHead>, StoreError>;
     /// As `verify_audit`; `known` is an entry that must still be there.

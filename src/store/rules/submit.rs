@@ -1,5 +1,8 @@
 //! Changes from a journal: each is made once, together with the note that it was made.
 
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
 use async_trait::async_trait;
 
 use super::rows::{Rows, Span, Step};
@@ -36,6 +39,10 @@ impl<S: Backend> Submit for S {
         self.read(move |rows| last_intent(rows, journal)).await
     }
 
+    async fn noted(&self, journal: JournalId) -> Result<HashSet<u64>, StoreError> {
+        self.read_long(move |rows| noted(rows, journal)).await
+    }
+
     async fn audit_head(&self) -> Result<Option<AuditHead>, StoreError> {
         self.read(|rows| META_AUDIT.get(rows, AUDIT_HEAD)).await
     }
@@ -53,11 +60,24 @@ impl<S: Backend> Submit for S {
 fn last_intent(rows: &dyn Rows, journal: JournalId) -> Result<u64, StoreError> {
     let mut last = 0;
     INTENTS.scan(rows, Span::prefix(&journal).backwards(), |key, _| {
-        let no = key.get(ROW_NO).and_then(|no| no.try_into().ok()).map(u64::from_be_bytes);
-        last = no.ok_or_else(|| StoreError::Corrupt("table intents: a key has the wrong length".to_owned()))?;
-        Step::Ok(std::ops::ControlFlow::Break(()))
+        last = number_in(key)?;
+        Step::Ok(ControlFlow::Break(()))
     })?;
     Ok(last)
+}
+
+fn noted(rows: &dyn Rows, journal: JournalId) -> Result<HashSet<u64>, StoreError> {
+    let mut noted = HashSet::new();
+    INTENTS.scan(rows, Span::prefix(&journal), |key, _| {
+        noted.insert(number_in(key)?);
+        Step::Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(noted)
+}
+
+fn number_in(key: &[u8]) -> Result<u64, StoreError> {
+    let no = key.get(ROW_NO).and_then(|no| no.try_into().ok()).map(u64::from_be_bytes);
+    no.ok_or_else(|| StoreError::Corrupt("table intents: a key has the wrong length".to_owned()))
 }
 
 fn submit(tx: &mut dyn Changes, journal: JournalId, intent: &Intent, rules: Rules) -> Answer<Submitted> {
