@@ -124,4 +124,6 @@ fn check(
 }
 
 #[cfg(test)]
+mod lease_tests;
+#[cfg(test)]
 mod tests;

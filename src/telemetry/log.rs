@@ -34,7 +34,7 @@ pub enum LogError {
 /// Installs the log for the whole process, once.
 pub fn install() -> Result<(), LogError> {
     let filter = EnvFilter::try_new(text_of(FILTER_VARIABLE).unwrap_or_else(|| DEFAULT_FILTER.to_owned()))?;
-    let log = fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
     match format(text_of(FORMAT_VARIABLE).as_deref(), io::stderr().is_terminal())? {
         Format::Text => log.with_target(false).try_init()?,
         Format::Json => log.json().flatten_event(true).with_current_span(false).try_init()?,
