@@ -41,7 +41,7 @@ use crate::gateway::{Connector, Gateway, GatewayParts, Protocols, Verifier};
 use crate::journal::JournalError;
 use crate::key::Digester;
 use crate::limits::{AccountLimits, ConnectionCaps, FailedAuth, Limits};
-use crate::meter::{Flushed, Flusher, Meter, MeterError, MeterOptions, Recovery, RecoveryReport};
+use crate::meter::{EpochNow, Flushed, Flusher, Meter, MeterError, MeterOptions, Recovery, RecoveryReport};
 use crate::principal::Incarnation;
 use crate::store::{FeedStore, Ledger, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -101,6 +101,7 @@ struct DataPlane {
     gateway: Arc<Gateway>,
     meter: Arc<Meter>,
     feed: Arc<Feed>,
+    keyring: Arc<Keyring>,
     listeners: Vec<TcpListener>,
 }
 
@@ -154,9 +155,11 @@ impl Node {
         let Self { config, keeping, mut data_plane, control, health, draining } = self;
         let ledger: Arc<dyn Ledger> = Arc::clone(&keeping.store) as Arc<dyn Ledger>;
         let renewing = keeping.renew_secrets()?;
-        let metering = data_plane
-            .as_ref()
-            .map(|plane| Metering::start(&plane.meter, ledger, config.meter.flush, Arc::clone(&plane.gateway.metrics)));
+        let metering = data_plane.as_ref().map(|plane| {
+            let (keyring, metrics) = (Arc::clone(&plane.keyring), Arc::clone(&plane.gateway.metrics));
+            let epoch: EpochNow = Box::new(move || keyring.epoch());
+            Metering::start(&plane.meter, ledger, epoch, config.meter.flush, metrics)
+        });
         let metering = metering.transpose()?;
         let drain = Drain::default();
         let mut services = server::Services::default();
@@ -218,8 +221,15 @@ impl DataPlane {
         let loader = Loader::new(Arc::clone(&keyring), feed_store, Arc::clone(metrics));
         let default_cluster = of.default_cluster.clone();
         let failed_auth = FailedAuth::from(&of.limits);
-        let verifier =
-            Verifier { digester, keyring, lease, loader, feed: Arc::clone(&feed), failed_auth, default_cluster };
+        let verifier = Verifier {
+            digester,
+            keyring: Arc::clone(&keyring),
+            lease,
+            loader,
+            feed: Arc::clone(&feed),
+            failed_auth,
+            default_cluster,
+        };
         let tls = of.tls.as_ref().map(tls::server).transpose()?.map(TlsAcceptor::from);
         let gateway = Gateway::new(GatewayParts {
             protocols: Protocols::new(&of.limits, tls),
@@ -235,7 +245,7 @@ impl DataPlane {
             metrics: Arc::clone(metrics),
             config: of.clone(),
         });
-        Ok(Self { gateway: Arc::new(gateway), meter, feed, listeners })
+        Ok(Self { gateway: Arc::new(gateway), meter, feed, keyring, listeners })
     }
 
     fn checks(&self) -> Vec<ReadinessCheck> {
@@ -272,9 +282,15 @@ struct Metering {
 }
 
 impl Metering {
-    fn start(meter: &Meter, ledger: Arc<dyn Ledger>, every: Duration, metrics: Arc<Metrics>) -> Result<Self, AppError> {
+    fn start(
+        meter: &Meter,
+        ledger: Arc<dyn Ledger>,
+        epoch: EpochNow,
+        every: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, AppError> {
         let (stop, stopped) = watch::channel(false);
-        let flusher = Flusher::new(meter, Arc::clone(&ledger));
+        let flusher = Flusher::new(meter, Arc::clone(&ledger)).following(epoch);
         let recovery = Recovery::new(meter);
         let recovered_lines = metrics.meter_recovered_lines.clone();
         let count_recovered = move |report: &RecoveryReport| {

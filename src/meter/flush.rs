@@ -2,7 +2,7 @@
 //!
 //! A line is dirty while its version is another than the one last acknowledged, so counting does nothing for the flush. Lines of
 //! the shared shard are read before those of the same key in other shards: a call that ended in the shared shard was opened
-//! before that, so no sum ever shows more ends than admissions.
+//! before that, so no sum ever shows more ends than admissions. For the same reason new lines of the shared shard are looked for first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::shard::SHARED;
 use super::slab::Slab;
 use super::{Core, Meter};
 use crate::clock;
+use crate::principal::Epoch;
 use crate::store::{Ledger, StoreError};
 use crate::time::{Hour, WallTime};
 
@@ -42,11 +43,37 @@ pub struct Flusher {
     core: &'static Core,
     ledger: Arc<dyn Ledger>,
     hours: BTreeMap<Hour, HourFlush>,
+    epoch: Epochs,
+}
+
+/// Tells in which epoch the ledger is, as far as this process knows.
+pub type EpochNow = Box<dyn Fn() -> Option<Epoch> + Send + Sync>;
+
+#[derive(Default)]
+struct Epochs {
+    now: Option<EpochNow>,
+    last: Option<Epoch>,
+}
+
+impl Epochs {
+    /// True once for each epoch but the first: the ledger may have lost what it acknowledged in the one before.
+    fn is_another(&mut self) -> bool {
+        let Some(now) = self.now.as_ref().and_then(|now| now()) else {
+            return false;
+        };
+        self.last.replace(now).is_some_and(|last| last != now)
+    }
 }
 
 impl Flusher {
     pub fn new(meter: &Meter, ledger: Arc<dyn Ledger>) -> Self {
-        Self { core: meter.core, ledger, hours: BTreeMap::new() }
+        Self { core: meter.core, ledger, hours: BTreeMap::new(), epoch: Epochs::default() }
+    }
+
+    /// For a ledger in a store that may be replaced: in another epoch all that this process still has is sent again.
+    pub fn following(mut self, now: EpochNow) -> Self {
+        self.epoch.now = Some(now);
+        self
     }
 
     /// Flushes, and prepares files, every `every` until `stop` turns true or its sender is gone. What it returns can make the
@@ -77,6 +104,13 @@ impl Flusher {
     pub async fn flush_once(&mut self, now: WallTime) -> Result<FlushReport, StoreError> {
         self.core.advance(now.hour());
         self.discover();
+        self.hours.values_mut().for_each(HourFlush::learn_shared);
+        // A line that was found there is of a call that was opened in a file that is there by now.
+        self.discover();
+        if self.epoch.is_another() {
+            tracing::info!("the store is in another epoch: all usage that is still here is sent again");
+            self.flush_everything_again();
+        }
         let mut report = FlushReport::default();
         for (hour, state) in &mut self.hours {
             state.flush(self.core, &*self.ledger, *hour, now, &mut report).await?;
@@ -226,7 +260,7 @@ impl HourFlush {
         now: WallTime,
         report: &mut FlushReport,
     ) -> Result<(), StoreError> {
-        self.learn();
+        self.learn_own();
         let dirty = self.dirty();
         let taken: Vec<Taken> = dirty.iter().filter_map(|key| self.take(*key)).collect();
         let busy = dirty.len() - taken.len();
@@ -248,9 +282,19 @@ impl HourFlush {
         Ok(())
     }
 
-    /// Reads the directory records that are new.
-    fn learn(&mut self) {
-        for (index, file) in self.files.iter_mut().enumerate() {
+    /// Reads the directory records of the shared shard that are new. To be followed by [`HourFlush::learn_own`].
+    fn learn_shared(&mut self) {
+        self.learn(true);
+    }
+
+    /// Reads those of the threads' own shards.
+    fn learn_own(&mut self) {
+        self.learn(false);
+    }
+
+    fn learn(&mut self, of_shared: bool) {
+        let is_meant = |file: &Watched| (file.slab.identity().shard == SHARED) == of_shared;
+        for (index, file) in self.files.iter_mut().enumerate().filter(|(_, file)| is_meant(file)) {
             let view = file.slab.view();
             for line in u32::try_from(file.lines.len()).unwrap_or(u32::MAX)..view.published() {
                 let key = match view.key(line) {
@@ -261,8 +305,7 @@ impl HourFlush {
                     }
                 };
                 let place = Place { file: index, line };
-                let shared = file.slab.identity().shard == SHARED;
-                let key = key.map(|key| place_of_key(&mut self.keys, &mut self.by_key, key, place, shared));
+                let key = key.map(|key| place_of_key(&mut self.keys, &mut self.by_key, key, place, of_shared));
                 file.lines.push(WatchedLine { key, flushed: 0 });
             }
         }
@@ -307,7 +350,8 @@ impl HourFlush {
 
     /// Nothing is dirty, being written or still open. Final once no charge can be opened in the hour any more.
     fn is_settled(&mut self) -> bool {
-        self.learn();
+        self.learn_shared();
+        self.learn_own();
         let readable = self.files.iter().flat_map(|file| &file.lines).all(|line| line.key.is_some());
         readable && (0..self.keys.len()).all(|key| self.take(key).is_some_and(|taken| self.is_last(&taken)))
     }

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub use self::charge::{Charge, Tally};
-pub use self::flush::{FlushReport, Flushed, Flusher};
+pub use self::flush::{EpochNow, FlushReport, Flushed, Flusher};
 pub use self::folder::FolderError;
 use self::folder::SlabFolder;
 use self::header::Identity;

@@ -1,7 +1,7 @@
 //! The gateways as this process sees them: who renews, what each has applied, who still has to. All in memory and on this
 //! process's clock: where the store is shared, it tells of every gateway, and what it told is noted here with the moment.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -45,7 +45,7 @@ struct State {
     floor: Revision,
     /// Until then gateways of an earlier epoch may hold a lease.
     quiet_at: Option<BootTime>,
-    gateways: HashMap<Incarnation, Gateway>,
+    gateways: BTreeMap<Incarnation, Gateway>,
     committed: BTreeMap<Revision, BootTime>,
 }
 
@@ -83,7 +83,7 @@ impl Gateways {
             opened: (revision, now),
             floor: Revision(0),
             quiet_at: None,
-            gateways: HashMap::new(),
+            gateways: BTreeMap::new(),
             committed: BTreeMap::new(),
         };
         Self { state: Mutex::new(state), pushes: broadcast::Sender::new(PUSHES), progress: watch::Sender::new(0) }
