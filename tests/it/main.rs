@@ -13,6 +13,7 @@ mod bodies;
 mod canary;
 mod commands;
 mod config;
+mod conformance;
 mod console;
 mod cost;
 mod demo;
