@@ -18,7 +18,12 @@ fn holds_for(demo: &Demo, token: &str) {
     assert!(program.is_file(), "{} is missing: run `make setup`", program.display());
     let folder = tempfile::tempdir().unwrap();
     let run = Command::new(program)
-        .args(["run", &format!("http://{}/openapi.json", demo.control()), "--url", &format!("http://{}", demo.control())])
+        .args([
+            "run",
+            &format!("http://{}/openapi.json", demo.control()),
+            "--url",
+            &format!("http://{}", demo.control()),
+        ])
         .args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", "20", "--seed", "7"])
         .args(["--generation-deterministic", "--request-timeout", "20", "--suppress-health-check", "all", "--no-color"])
         .args(["--header", &format!("Authorization: Bearer {token}")])
