@@ -339,8 +339,9 @@ async fn a_change_that_too_few_replicas_have_is_not_answered_as_done() {
     let attached = || {
         let mut connection = connection.clone();
         async move {
-            let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap();
-            info.contains("state=online").then_some(())
+            // It has loaded what it was sent, and answers.
+            let follow: u32 = redis::cmd("WAIT").arg(&[1, 100]).query_async(&mut connection).await.unwrap();
+            (follow == 1).then_some(())
         }
     };
     until(attached).await.expect("the replica follows");
