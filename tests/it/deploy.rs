@@ -203,6 +203,10 @@ fn the_files_of_the_compose_folder_make_a_system_that_serves_and_is_scraped() {
     until("prometheus is there", || std::net::TcpStream::connect(prometheus).is_ok());
     let query = |query: &str| -> Vec<Value> {
         let answer = raw::call(prometheus, "GET", &format!("/api/v1/query?query={query}"), &[], b"");
+        // It listens before it is ready.
+        if answer.status != 200 {
+            return Vec::new();
+        }
         answer.json()["data"]["result"].as_array().cloned().unwrap_or_default()
     };
     until("every target is up", || query("up%20==%201").len() == GATEWAYS + 2);

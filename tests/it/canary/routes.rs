@@ -44,7 +44,20 @@ impl Tour {
         self.user(EMAIL, NEW_PASSWORD, "another session");
         assert_eq!(self.api("GET", "/v1/sessions", &root.session, &Value::Null, &[]).status, 200);
         assert_eq!(self.api("DELETE", "/v1/sessions", &root.session, &Value::Null, &[]).status, 204);
+        let last = self.user(EMAIL, NEW_PASSWORD, "last session");
+        assert_eq!(self.api("GET", "/v1/session", &last.session, &Value::Null, &[]).status, 200);
         self.reset(&account);
+        self.operators_browser();
+    }
+
+    fn operators_browser(&mut self) {
+        let ask = json!({"token": self.demo.facts.operator_token});
+        let signed_in = self.api("POST", "/v1/operator-session", "", &ask, &["operator's session"]);
+        assert_eq!(signed_in.status, 201, "{}", signed_in.text());
+        let cookie = signed_in.header("set-cookie").unwrap();
+        let value = cookie.split(';').next().and_then(|pair| pair.split_once('=')).unwrap().1;
+        self.needles.add("operator's session", value.as_bytes());
+        assert_eq!(self.operator("DELETE", "/v1/operator-session", &Value::Null).status, 204);
     }
 
     fn second_account(&mut self) -> SecondAccount {
