@@ -49,9 +49,9 @@ impl Codes {
     /// The code of the earliest step that is good and was not used, waited for where the next ones were used already.
     fn next(&mut self) -> String {
         let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        // The step before this one ends to be good when this one ends.
+        // The step before this one ends to be good when this one ends. A busy machine takes its time with a form.
         let begun = now();
-        let earliest = if begun % STEP > 20 { begun / STEP } else { begun / STEP - 1 };
+        let earliest = if begun % STEP > 12 { begun / STEP } else { begun / STEP - 1 };
         let step = earliest.max(self.used + 1);
         assert!(step <= begun / STEP + 2, "a test uses no more than four codes");
         while step > now() / STEP + 1 {

@@ -68,6 +68,7 @@ impl Browser {
             json!({"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
         let mut browser = Self { driver, at, session: String::new(), _profile: profile };
         let opened = browser.command("POST", "/session", &json!({"capabilities": {"alwaysMatch": wanted}}));
+        let opened = opened.unwrap_or_else(|refusal| panic!("{refusal:?}"));
         browser.session = opened["sessionId"].as_str().unwrap().to_owned();
         browser
     }
@@ -91,8 +92,9 @@ impl Browser {
     }
 
     /// What a script of the test returns. Not one of the page's: its policy does not hold for it.
+    #[track_caller]
     pub fn run(&self, script: &str) -> Value {
-        self.own("POST", "/execute/sync", &json!({"script": script, "args": []}))
+        self.settled(|| self.attempt("POST", "/execute/sync", &json!({"script": script, "args": []})))
     }
 
     /// What the promise comes to that this expression is.
@@ -104,15 +106,15 @@ impl Browser {
     /// Clicks what can be seen and pressed, waiting for it.
     #[track_caller]
     pub fn click(&self, selector: &str) {
-        let id = self.find(selector);
-        self.own("POST", &format!("/element/{id}/click"), &json!({}));
+        self.with(selector, |id| self.attempt("POST", &format!("/element/{id}/click"), &json!({})));
     }
 
     #[track_caller]
     pub fn fill(&self, selector: &str, text: &str) {
-        let id = self.find(selector);
-        self.own("POST", &format!("/element/{id}/clear"), &json!({}));
-        self.own("POST", &format!("/element/{id}/value"), &json!({"text": text}));
+        self.with(selector, |id| {
+            self.attempt("POST", &format!("/element/{id}/clear"), &json!({}))?;
+            self.attempt("POST", &format!("/element/{id}/value"), &json!({"text": text}))
+        });
     }
 
     /// Presses keys where the focus is.
@@ -124,8 +126,8 @@ impl Browser {
     /// The text of the first such element that can be seen, waiting for one.
     #[track_caller]
     pub fn text(&self, selector: &str) -> String {
-        let id = self.find(selector);
-        self.own("GET", &format!("/element/{id}/text"), &Value::Null).as_str().unwrap().to_owned()
+        let text = self.with(selector, |id| self.attempt("GET", &format!("/element/{id}/text"), &Value::Null));
+        text.as_str().unwrap().to_owned()
     }
 
     /// Waits until the text of an element contains this.
@@ -149,6 +151,25 @@ impl Browser {
 
     pub fn is_shown(&self, selector: &str) -> bool {
         self.run(&format!("return document.querySelector({})?.checkVisibility() ?? false", json!(selector))) == true
+    }
+
+    /// Does something with the first such element that can be seen.
+    #[track_caller]
+    fn with(&self, selector: &str, does: impl Fn(&str) -> Result<Value, Refusal>) -> Value {
+        self.settled(|| does(&self.find(selector)))
+    }
+
+    /// Does it again where the page was just being replaced by another.
+    #[track_caller]
+    fn settled(&self, mut does: impl FnMut() -> Result<Value, Refusal>) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match does() {
+                Ok(value) => return value,
+                Err(refusal) if refusal.is_of_a_page_that_goes() && Instant::now() < deadline => thread::sleep(LOOK_EVERY),
+                Err(refusal) => panic!("{refusal:?}"),
+            }
+        }
     }
 
     /// The id of the first such element that can be seen.
@@ -215,16 +236,34 @@ impl Browser {
 
     #[track_caller]
     fn own(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.attempt(method, path, body).unwrap_or_else(|refusal| panic!("{refusal:?}"))
+    }
+
+    fn attempt(&self, method: &str, path: &str, body: &Value) -> Result<Value, Refusal> {
         self.command(method, &format!("/session/{}{path}", self.session), body)
     }
 
-    #[track_caller]
-    fn command(&self, method: &str, path: &str, body: &Value) -> Value {
+    fn command(&self, method: &str, path: &str, body: &Value) -> Result<Value, Refusal> {
         let text = if body.is_null() { String::new() } else { body.to_string() };
         let answer = raw::call(self.at, method, path, &[("content-type", "application/json")], text.as_bytes());
         let value = answer.json()["value"].clone();
-        assert_eq!(answer.status, 200, "{method} {path}: {value}");
-        value
+        if answer.status == 200 { Ok(value) } else { Err(Refusal { command: format!("{method} {path}"), value }) }
+    }
+}
+
+/// What the driver did not do, and why.
+#[derive(Debug)]
+struct Refusal {
+    command: String,
+    value: Value,
+}
+
+impl Refusal {
+    /// What it says while a page gives way to the next one.
+    fn is_of_a_page_that_goes(&self) -> bool {
+        let [error, message] = ["error", "message"].map(|field| self.value[field].as_str().unwrap_or_default());
+        error == "stale element reference"
+            || ["navigation", "execution context", "document unloaded"].iter().any(|sign| message.contains(sign))
     }
 }
 
