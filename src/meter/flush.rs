@@ -273,7 +273,9 @@ impl HourFlush {
             let watermark = if later.is_empty() && busy == 0 { now.max(self.watermark) } else { self.watermark };
             let lines = batch.iter().filter_map(|one| Some((self.keys.get(one.key)?.key, one.counters))).collect();
             let sequence = self.next_sequence();
-            ledger.merge(Flush { incarnation: core.incarnation, hour, sequence, lines, watermark }).await?;
+            ledger
+                .merge(Flush { incarnation: core.incarnation, hour, sequence, lines, watermark, closing: None })
+                .await?;
             self.acknowledge(batch, watermark);
             report.lines += batch.len();
             report.batches += 1;

@@ -192,6 +192,19 @@ pub struct Flush {
     pub lines: Vec<(LineKey, Counters)>,
     /// When the batch was taken: nothing that ended before it in this hour is missing from this and earlier batches.
     pub watermark: WallTime,
+    /// With the last batch of an hour in which nothing can change any more.
+    pub closing: Option<Closing>,
+}
+
+/// What an incarnation counted in an hour that is over and in which every call has ended: the control total of the hour.
+/// An hour is final once every incarnation that may have counted in it has closed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    pub lines: u64,
+    /// The sum of all lines; `last_used` and `flags` are the greatest and all of them.
+    pub totals: Counters,
+    /// The incarnation counts nothing in any later hour: it has stopped, or is dead and recovered.
+    pub leaves: bool,
 }
 
 /// One line of the ledger, as it was last merged: a usage line of one incarnation.

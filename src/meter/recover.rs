@@ -155,7 +155,7 @@ async fn merge(
         sequence += 1;
         // The dead add nothing more, so with the last batch the hour is complete.
         let watermark = if later.is_empty() && !estate.incomplete { hour.end() } else { WallTime(0) };
-        ledger.merge(Flush { incarnation, hour, sequence, lines: batch.to_vec(), watermark }).await?;
+        ledger.merge(Flush { incarnation, hour, sequence, lines: batch.to_vec(), watermark, closing: None }).await?;
         rest = later;
     }
     let interrupted = lines.iter().map(|(_, counters)| counters.interrupted).fold(0, u64::saturating_add);

@@ -9,7 +9,7 @@ use crate::time::Hour;
 async fn flush(world: &World, incarnation: u8, hour: Hour, lines: Vec<(LineKey, Counters)>) {
     let incarnation = Incarnation([incarnation; ID_BYTES]);
     let watermark = clock::wall();
-    world.store.merge(Flush { incarnation, hour, sequence: 1, lines, watermark }).await.unwrap();
+    world.store.merge(Flush { incarnation, hour, sequence: 1, lines, watermark, closing: None }).await.unwrap();
 }
 
 fn line(account_id: AccountId, key: u8, operation: Operation, ok: u64) -> (LineKey, Counters) {

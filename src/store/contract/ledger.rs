@@ -34,7 +34,7 @@ fn counters(calls: u64) -> Counters {
 
 fn flush(incarnation: u8, hour: Hour, sequence: u64, lines: Vec<(LineKey, Counters)>) -> Flush {
     let incarnation = Incarnation([incarnation; ID_BYTES]);
-    Flush { incarnation, hour, sequence, lines, watermark: WallTime(hour.start().0 + sequence) }
+    Flush { incarnation, hour, sequence, lines, watermark: WallTime(hour.start().0 + sequence), closing: None }
 }
 
 async fn check_totals(store: &AnyStore) {

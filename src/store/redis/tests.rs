@@ -251,6 +251,7 @@ async fn another_replication_id_is_another_server() {
                     sequence: 1,
                     lines: Vec::new(),
                     watermark: NOW,
+                    closing: None,
                 })
                 .await
         )
@@ -419,6 +420,7 @@ async fn sums_are_right_after_a_server_has_lost_merges() {
         sequence,
         lines: vec![(key, Counters { opened, ..Counters::default() })],
         watermark: NOW,
+        closing: None,
     };
     for sequence in 1..=5 {
         store.merge(flush(sequence, sequence * 10)).await.unwrap();

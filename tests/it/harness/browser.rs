@@ -166,7 +166,9 @@ impl Browser {
         loop {
             match does() {
                 Ok(value) => return value,
-                Err(refusal) if refusal.is_of_a_page_that_goes() && Instant::now() < deadline => thread::sleep(LOOK_EVERY),
+                Err(refusal) if refusal.is_of_a_page_that_goes() && Instant::now() < deadline => {
+                    thread::sleep(LOOK_EVERY)
+                }
                 Err(refusal) => panic!("{refusal:?}"),
             }
         }
