@@ -99,6 +99,10 @@ id!(
     ClusterId, "clu_"
 );
 id!(
+    /// A correction of usage.
+    AdjustmentId, "adj_"
+);
+id!(
     /// A user of an account: its root, or a member with read-only rights.
     UserId, "usr_"
 );

@@ -70,6 +70,7 @@ kinds! {
     NothingPending => CONFLICT, "nothing_pending", "No new authenticator is waiting for its first code in this session.";
     MemberLimit => CONFLICT, "member_limit_reached", "The account has as many members as it may have.";
     NotShowable => CONFLICT, "key_not_showable", "The key cannot be shown: it was sealed with another sealing key.";
+    IdempotencyKeyTaken => CONFLICT, "idempotency_key_taken", "Another adjustment was made under this idempotency key.";
     EmailTaken => CONFLICT, "email_taken", "A user with this e-mail address exists already.";
     HostTaken => CONFLICT, "host_taken", "A host name in the list belongs to a cluster already.";
     KeyTaken => CONFLICT, "key_taken", "A key in the list is known already.";

@@ -207,6 +207,18 @@ pub struct Closing {
     pub leaves: bool,
 }
 
+impl Closing {
+    /// Merges two closings of the same hour and incarnation.
+    #[must_use]
+    pub fn max(self, other: &Self) -> Self {
+        Self {
+            lines: self.lines.max(other.lines),
+            totals: self.totals.max(&other.totals),
+            leaves: self.leaves || other.leaves,
+        }
+    }
+}
+
 /// One line of the ledger, as it was last merged: a usage line of one incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerLine {

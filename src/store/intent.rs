@@ -12,6 +12,7 @@ use super::accounts::{
 };
 use super::audit::{Actor, AuditVerdict, ChainHash};
 use super::records::{AccountRecord, ClusterRecord, KeyRecord, PasswordHash, Sealed, TokenHash, UserRecord};
+use super::usage::{Adjustment, NewAdjustment};
 use super::users::{Oneself, Reset, UserStore};
 use crate::principal::{AccountId, ClusterId, JournalId, KeyId, UserId};
 use crate::time::WallTime;
@@ -35,6 +36,7 @@ pub enum Action {
     ConfirmTotp { by: Oneself, secret: Sealed, step: u64 },
     SetRecoveryCodes { by: Oneself, codes: Vec<TokenHash> },
     ResetRoot { account_id: AccountId, reset: Reset },
+    AdjustUsage(NewAdjustment),
 }
 
 /// One change that somebody asked for, under the number by which the store knows whether it has made it.
@@ -82,6 +84,7 @@ pub enum Outcome {
     Key(Changed<KeyRecord>),
     Keys(Changed<Vec<KeyRecord>>),
     User(UserRecord),
+    Adjustment(Adjustment),
     Nothing(()),
 }
 
@@ -142,6 +145,7 @@ taken_from_outcome! {
     Key(Changed<KeyRecord>);
     Keys(Changed<Vec<KeyRecord>>);
     User(UserRecord);
+    Adjustment(Adjustment);
     Nothing(());
 }
 
@@ -169,6 +173,7 @@ impl Action {
             Self::ConfirmTotp { .. } => "totp.replace",
             Self::SetRecoveryCodes { .. } => "recovery_codes.replace",
             Self::ResetRoot { .. } => "account.reset",
+            Self::AdjustUsage(_) => "usage.adjust",
         }
     }
 }

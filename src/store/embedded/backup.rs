@@ -8,13 +8,14 @@ use redb::{Database, ReadableDatabase};
 
 use super::rows::{Raw, Snapshot, broken};
 use super::{Embedded, open_database};
+use crate::clock;
 use crate::principal::Epoch;
 use crate::store::StoreError;
 use crate::store::backup::{BackupError, BackupHeader, BackupReader, BackupWriter, Record, SettledJournal};
-use crate::store::rules::feed;
 use crate::store::rules::tables::{
     COMMITS, IDENTITY, Identity, META_IDENTITY, META_NUMBERS, NAMES, SCHEMA, SCHEMA_VERSION, SIGNED_IN,
 };
+use crate::store::rules::{feed, usage};
 use crate::time::WallTime;
 
 /// Rows of a restore in one transaction.
@@ -55,6 +56,7 @@ impl Embedded {
         let known = META_NUMBERS.get(&rows, COMMITS)?.unwrap_or_default();
         super::at_once(&database, |tx| {
             tx.put(&META_NUMBERS, COMMITS, &known.max(commits))?;
+            usage::leap(tx, clock::wall())?;
             tx.put(&META_IDENTITY, IDENTITY, &Identity { epoch, ..identity })
         })?;
         Ok(())

@@ -5,6 +5,7 @@ mod rows;
 mod upkeep;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -24,12 +25,13 @@ use super::rules::rows::Rows;
 use super::rules::tables::{
     IDENTITY, Identity, JOURNAL, META_IDENTITY, META_NUMBERS, NAMES, REVISION, SCHEMA, SCHEMA_VERSION,
 };
-use super::rules::{Backend, Changes, feed};
+use super::rules::{Backend, Changes, feed, usage};
+use super::usage::{HourMark, UsageChanges};
 use super::{ClustersRead, FeedStore, Ledger, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal};
 use crate::clock;
 use crate::key::Digest;
 use crate::meter::record::{Flush, LedgerLine};
-use crate::principal::{Epoch, Incarnation, Revision, StoreId};
+use crate::principal::{AccountId, Epoch, Incarnation, Revision, StoreId};
 use crate::time::Hour;
 
 /// Memory for pages of the file, in bytes.
@@ -264,6 +266,18 @@ impl Ledger for Embedded {
 
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
         self.read_long(move |rows| ledger::lines(rows, from, to)).await
+    }
+
+    async fn lines_of(&self, accounts: BTreeSet<(Hour, AccountId)>) -> Result<Vec<LedgerLine>, StoreError> {
+        self.read_long(move |rows| ledger::lines_of(rows, &accounts)).await
+    }
+
+    async fn marks(&self, from: Hour, to: Hour) -> Result<Vec<HourMark>, StoreError> {
+        self.read_long(move |rows| ledger::marks(rows, from, to)).await
+    }
+
+    async fn changed(&self, after: u64, most: usize) -> Result<UsageChanges, StoreError> {
+        self.read_long(move |rows| usage::changed(rows, after, most)).await
     }
 
     fn totals(&self) -> Vec<UsageTotal> {

@@ -14,7 +14,7 @@ use crate::store::rules::ledger::Totals;
 use crate::store::rules::queue::{Job, Queue};
 use crate::store::rules::rows::{RowKey, Rows, Span, Step};
 use crate::store::rules::tables::{LOG, NAMES};
-use crate::store::rules::{Changes, Effects};
+use crate::store::rules::{Changes, Effects, usage};
 
 /// The queue to the writer's thread.
 pub struct Writer(Queue);
@@ -115,6 +115,10 @@ impl Changes for Tx<'_> {
 
     fn effects(&mut self) -> &mut Effects {
         &mut self.effects
+    }
+
+    fn touch(&mut self, place: Vec<u8>) -> Result<(), StoreError> {
+        usage::touch(self, place)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Users through the journal; what gateways and the meter ask goes straight to the store.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use crate::store::accounts::{Answer, NewUser};
 use crate::store::audit::Actor;
 use crate::store::intent::{Action, Submit};
 use crate::store::records::{PasswordHash, Sealed, SessionRecord, TokenHash, UserRecord};
+use crate::store::usage::{Adjustment, FinalWindow, HourMark, NewAdjustment, UsageChanges, UsageStore};
 use crate::store::users::{Oneself, Reset, UserStore};
 use crate::store::{ClustersRead, FeedStore, Ledger, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal};
 use crate::time::{Hour, WallTime};
@@ -102,8 +104,39 @@ impl<S: Store + Submit + 'static> Ledger for Journaled<S> {
         self.store().lines(from, to).await
     }
 
+    async fn lines_of(&self, accounts: BTreeSet<(Hour, AccountId)>) -> Result<Vec<LedgerLine>, StoreError> {
+        self.store().lines_of(accounts).await
+    }
+
+    async fn marks(&self, from: Hour, to: Hour) -> Result<Vec<HourMark>, StoreError> {
+        self.store().marks(from, to).await
+    }
+
+    async fn changed(&self, after: u64, most: usize) -> Result<UsageChanges, StoreError> {
+        self.store().changed(after, most).await
+    }
+
     fn totals(&self) -> Vec<UsageTotal> {
         self.store().totals()
+    }
+}
+
+#[async_trait]
+impl<S: Store + Submit + 'static> UsageStore for Journaled<S> {
+    async fn final_windows(&self, from: Hour, to: Hour) -> Result<Vec<FinalWindow>, StoreError> {
+        self.store().final_windows(from, to).await
+    }
+
+    async fn make_final(&self, window: FinalWindow) -> Result<(), StoreError> {
+        self.store().make_final(window).await
+    }
+
+    async fn adjustments(&self, from: Hour, to: Hour) -> Result<Vec<Adjustment>, StoreError> {
+        self.store().adjustments(from, to).await
+    }
+
+    async fn adjust(&self, new: NewAdjustment, actor: Actor, now: WallTime) -> Answer<Adjustment> {
+        self.change(Action::AdjustUsage(new), actor, now).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::answer::unexpected;
 use super::lane::Lane;
-use super::ledger::{self, digits};
+use super::ledger;
 use super::opening::{identity_row, leap, no_ids};
 use super::source::Source;
 use super::writer::push_row;
@@ -15,7 +15,7 @@ use crate::principal::{Epoch, JournalId, StoreId};
 use crate::store::StoreError;
 use crate::store::audit::{Actor, ActorKind, AuditEvent};
 use crate::store::backup::{BackupError, BackupReader, Record};
-use crate::store::rules::ledger::{FlushMark, line_at};
+use crate::store::rules::ledger::line_at;
 use crate::store::rules::rows::RowValue;
 use crate::store::rules::tables::{
     FLUSHES, IDENTITY, Identity, JOURNAL, JournalLink, LEDGER, META_JOURNAL, NAMES, SCHEMA_VERSION, SIGNED_IN,
@@ -202,8 +202,7 @@ impl Batch {
             let (hour, line) = (line_at(&key)?.hour, ledger::encode(&decoded::<Counters>(value)?)?);
             self.arguments.extend([b"u".to_vec(), hour.0.to_string().into_bytes(), key, line]);
         } else if table == FLUSHES.name {
-            let FlushMark { sequence, watermark } = decoded(value)?;
-            let mark = [digits(sequence), digits(watermark.0)].concat();
+            let mark = ledger::mark_text(&decoded(value)?)?;
             self.arguments.extend([b"m".to_vec(), Vec::new(), key, mark]);
         } else if let Some(known) = NAMES.into_iter().find(|name| *name == table) {
             // Sessions that ended since the backup would be there again.

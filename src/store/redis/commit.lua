@@ -1,7 +1,8 @@
 -- Makes changes that were worked out from the rows as they are at one commit, if no other commit came between.
 -- store_id, opening, writer, number of this commit among the writer's, the commit it was worked out from, channel, how many
 -- messages, the messages, then for each row: what to do, table, key, value
---   p put, o put into a table that is walked, r remove, w remove from one that is walked, l put a way from a digest
+--   p put, o put into a table that is walked, r remove, w remove from one that is walked, l put a way from a digest,
+--   t number a change of usage
 -- OK commit, then standing() | CONFLICT commit
 -- Asking again for a commit that was made changes nothing and gives the same answer: an answer may get lost.
 beat()
@@ -28,6 +29,8 @@ while at <= #ARGV do
     end
   elseif what == 'l' then
     redis.call('HSET', key('ways'), row, value)
+  elseif what == 't' then
+    redis.call('ZADD', key('u:changed'), redis.call('INCR', key('u:merges')), row)
   else
     redis.call('HDEL', key('t:' .. name), row)
     if what == 'w' then

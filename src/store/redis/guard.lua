@@ -39,6 +39,13 @@ local function guard(store_id, opening)
   return known[3]
 end
 
+-- The next change of usage gets a greater number than any before, also than those that another server gave and lost.
+local function leap()
+  local seconds = tonumber(redis.call('TIME')[1])
+  local known = tonumber(redis.call('GET', key('u:merges')) or '0')
+  redis.call('SET', key('u:merges'), string.format('%.0f', math.max(known, seconds * 2097152)))
+end
+
 -- epoch, the number of this answer among all (scripts that begin with a write count them), revision, the greatest lease
 -- outstanding, the epoch that is known to be quiet, how many replicas it goes on without, then the gateways.
 local function standing(answer, epoch)

@@ -1,6 +1,6 @@
 //! The ledger: for each hour a hash of lines with absolute values, and their sums in memory, kept current by what merges changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
@@ -9,9 +9,12 @@ use super::answer::unexpected;
 use super::lane::Lane;
 use super::place::Place;
 use super::{RedisStore, scripts};
-use crate::meter::record::{Counters, Flush, LedgerLine};
-use crate::store::rules::ledger::{FlushMark, Totals, grown, line_at, mark_key, row_key, whose};
+use crate::meter::record::{Closing, Counters, Flush, LedgerLine};
+use crate::principal::AccountId;
+use crate::store::rules::ledger::{LINE, Totals, account_prefix, grown, line_at, mark_at, mark_key, row_key, whose};
 use crate::store::rules::rows::RowValue;
+use crate::store::rules::usage::touched;
+use crate::store::usage::{FlushMark, HourMark, UsageChanges};
 use crate::store::{Ledger, StoreError, UsageTotal};
 use crate::time::{Hour, WallTime};
 
@@ -37,7 +40,7 @@ pub struct Sums {
 struct Seen {
     /// The last merge whose changes are in.
     merge: u64,
-    lines: HashMap<Vec<u8>, Counters>,
+    lines: BTreeMap<Vec<u8>, Counters>,
 }
 
 impl Sums {
@@ -45,27 +48,17 @@ impl Sums {
     pub async fn catch_up(&self, lane: &Lane, place: &Place) -> Result<(), StoreError> {
         let mut seen = self.seen.lock().await;
         loop {
-            let (after, most) = (seen.merge.to_string(), CHANGED.to_string());
-            let arguments = [place.name(), after.as_bytes(), most.as_bytes()];
-            let mut answer = place.good(lane.call(&scripts::CHANGED, &arguments).await?)?;
-            if answer.parsed::<u64>()? < seen.merge {
+            let changed = changed_rows(lane, place, seen.merge, CHANGED).await?;
+            if changed.last < seen.merge {
                 // The server has lost merges, and will give their numbers again.
                 seen.merge = 0;
                 continue;
             }
-            let mut changed = Vec::new();
-            while !answer.is_at_end() {
-                changed.push((answer.bytes()?, answer.parsed::<u64>()?, answer.maybe_bytes()?));
-            }
-            let is_full = changed.len() >= CHANGED;
-            let last = changed.last().map_or(seen.merge, |(_, merge, _)| *merge);
-            // A full page may end within a merge, whose rest would then be passed over.
-            let upto = if is_full { last - 1 } else { last };
-            let grown = changed.into_iter().filter(|(_, merge, _)| *merge <= upto);
+            let grown = changed.rows.into_iter().filter(|(place, ..)| place.len() == LINE);
             let grown: Vec<_> = grown.filter_map(|(row, _, line)| seen.take(row, line?)).collect();
             self.totals.add(&grown);
-            seen.merge = upto.max(seen.merge);
-            if !is_full {
+            seen.merge = changed.upto.max(seen.merge);
+            if !changed.more {
                 return Ok(());
             }
         }
@@ -125,9 +118,62 @@ impl Ledger for RedisStore {
         Ok(lines)
     }
 
+    /// From what is in memory, once it holds every merge until now.
+    async fn lines_of(&self, accounts: BTreeSet<(Hour, AccountId)>) -> Result<Vec<LedgerLine>, StoreError> {
+        self.sums.catch_up(&self.usage, &self.place).await?;
+        let seen = self.sums.seen.lock().await;
+        let prefixes = accounts.iter().map(|(hour, account_id)| account_prefix(*hour, *account_id));
+        let rows = prefixes.flat_map(|prefix| {
+            let from = seen.lines.range(prefix.clone()..);
+            from.take_while(move |(row, _)| row.starts_with(&prefix))
+        });
+        rows.map(|(row, counters)| Ok(LedgerLine { counters: *counters, ..line_at(row)? })).collect()
+    }
+
+    async fn marks(&self, from: Hour, to: Hour) -> Result<Vec<HourMark>, StoreError> {
+        let mut found = BTreeMap::new();
+        pages(&self.usage, &self.place, "marks", |row, text| drop(found.insert(row, text))).await?;
+        let marks = found.iter().map(|(row, text)| mark_at(row, mark(text)?));
+        marks.filter(|one| one.as_ref().map_or(true, |one| (from..=to).contains(&one.hour))).collect()
+    }
+
+    async fn changed(&self, after: u64, most: usize) -> Result<UsageChanges, StoreError> {
+        let changed = changed_rows(&self.usage, &self.place, after, most.max(CHANGED)).await?;
+        let touched = changed.rows.iter().map(|(place, number, _)| Ok((*number, touched(place)?)));
+        let touched: Result<_, StoreError> = touched.collect();
+        Ok(UsageChanges { touched: touched?, upto: changed.upto.max(after), more: changed.more })
+    }
+
     fn totals(&self) -> Vec<UsageTotal> {
         self.sums.totals.list()
     }
+}
+
+/// What merges changed after a certain one, each with the number of its last merge and, where it is a line, what it is now.
+struct ChangedRows {
+    rows: Vec<(Vec<u8>, u64, Option<Vec<u8>>)>,
+    /// Everything up to this merge is in.
+    upto: u64,
+    more: bool,
+    /// The last merge there was.
+    last: u64,
+}
+
+async fn changed_rows(lane: &Lane, place: &Place, after: u64, most: usize) -> Result<ChangedRows, StoreError> {
+    let (after_text, most_text) = (after.to_string(), most.to_string());
+    let arguments = [place.name(), after_text.as_bytes(), most_text.as_bytes()];
+    let mut answer = place.good(lane.call(&scripts::CHANGED, &arguments).await?)?;
+    let last = answer.parsed::<u64>()?;
+    let mut rows = Vec::new();
+    while !answer.is_at_end() {
+        rows.push((answer.bytes()?, answer.parsed::<u64>()?, answer.maybe_bytes()?));
+    }
+    let more = rows.len() >= most;
+    let greatest = rows.last().map_or(after, |(_, merge, _)| *merge);
+    // A full page may end within a merge, whose rest would then be passed over.
+    let upto = if more { greatest - 1 } else { greatest };
+    rows.retain(|(_, merge, _)| *merge <= upto);
+    Ok(ChangedRows { rows, upto, more, last })
 }
 
 /// The hours that have lines, oldest first, as they are named.
@@ -173,6 +219,7 @@ fn merge_arguments(
         mark_key(flush.hour, flush.incarnation),
         digits(flush.sequence),
         digits(flush.watermark.0),
+        closing_text(flush.closing.as_ref())?,
         (encode(&Counters::default())?.len() / DIGITS).to_string().into_bytes(),
         FLAGS.to_string().into_bytes(),
     ];
@@ -203,17 +250,33 @@ pub fn decode(line: &[u8]) -> Result<Counters, StoreError> {
     <Counters as RowValue>::decode(&bytes.concat()).map_err(StoreError::Corrupt)
 }
 
-/// How far an incarnation has flushed an hour, as a backup has it.
+/// sequence · watermark · closing, the numbers with 20 digits.
+pub fn mark_text(mark: &FlushMark) -> Result<Vec<u8>, StoreError> {
+    let closing = closing_text(mark.closing.as_ref())?;
+    Ok([digits(mark.sequence), digits(mark.watermark.0), closing].concat())
+}
+
+/// lines · totals · 1 where the incarnation leaves, else 0; nothing where there is no closing.
+fn closing_text(closing: Option<&Closing>) -> Result<Vec<u8>, StoreError> {
+    let Some(Closing { lines, totals, leaves }) = closing else { return Ok(Vec::new()) };
+    Ok([digits(*lines), encode(totals)?, digits(u64::from(*leaves))].concat())
+}
+
+/// How far an incarnation has flushed an hour.
 pub fn mark(text: &[u8]) -> Result<FlushMark, StoreError> {
     let bad = || unexpected("a mark of the ledger without numbers");
-    let ([sequence, watermark], []) = text.as_chunks::<DIGITS>() else {
-        return Err(bad());
+    let number = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|text| text.parse::<u64>().ok()).ok_or_else(bad);
+    let (sequence, rest) = text.split_at_checked(DIGITS).ok_or_else(bad)?;
+    let (watermark, closing) = rest.split_at_checked(DIGITS).ok_or_else(bad)?;
+    let closing = match closing.split_at_checked(DIGITS) {
+        None if closing.is_empty() => None,
+        None => return Err(bad()),
+        Some((lines, rest)) => {
+            let (totals, leaves) = rest.len().checked_sub(DIGITS).map(|at| rest.split_at(at)).ok_or_else(bad)?;
+            Some(Closing { lines: number(lines)?, totals: decode(totals)?, leaves: number(leaves)? == 1 })
+        }
     };
-    let number = |text: &[u8; DIGITS]| std::str::from_utf8(text).ok()?.parse::<u64>().ok();
-    Ok(FlushMark {
-        sequence: number(sequence).ok_or_else(bad)?,
-        watermark: WallTime(number(watermark).ok_or_else(bad)?),
-    })
+    Ok(FlushMark { sequence: number(sequence)?, watermark: WallTime(number(watermark)?), closing })
 }
 
 #[cfg(test)]
@@ -227,5 +290,19 @@ mod tests {
         let line = encode(&counters).unwrap();
         assert_eq!(decode(&line).unwrap(), counters);
         assert_eq!(&line[(FLAGS - 1) * DIGITS..FLAGS * DIGITS], digits(5));
+    }
+
+    #[test]
+    fn a_mark_is_read_back_with_its_closing_and_without() {
+        let totals = Counters { opened: 3, read_units: u64::MAX, ..Counters::default() };
+        for closing in
+            [None, Some(Closing { lines: 2, totals, leaves: true }), Some(Closing { lines: 0, totals, leaves: false })]
+        {
+            let known = FlushMark { sequence: 7, watermark: WallTime(9), closing };
+            assert_eq!(mark(&mark_text(&known).unwrap()).unwrap(), known);
+        }
+        for bad in [&b""[..], b"1", &[b'0'; 41], &[b'0'; 60], &[b'x'; 40]] {
+            assert!(mark(bad).is_err());
+        }
     }
 }

@@ -1,5 +1,5 @@
 -- Takes usage in: of each number the greater one stays. Numbers are 20 digits, compared as text: Lua's own end at 2^53.
--- store_id, hour, key of the mark, sequence, watermark, how many numbers a line has, which of them gathers bits, then rows and lines
+-- store_id, hour, key of the mark, sequence, watermark, closing or nothing, how many numbers a line has, which of them gathers bits, then rows and lines
 -- OK | FULL
 -- {tg}:u:HOUR hash: lines of an hour by row;  {tg}:u:hours zset;  {tg}:u:marks hash;  {tg}:u:changed zset: rows by the number of
 -- the merge that changed them last
@@ -17,22 +17,25 @@ end
 local function digits(number)
   return string.sub(string.format('%020.0f', number), -20)
 end
-local lines, numbers, gathers = key('u:' .. ARGV[2]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local lines, numbers, gathers = key('u:' .. ARGV[2]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local function greater(known, new, count, bits)
+  local merged = {}
+  for i = 1, count do
+    local old, now = string.sub(known, i * 20 - 19, i * 20), string.sub(new, i * 20 - 19, i * 20)
+    if i == bits and old ~= now then
+      merged[i] = digits(bit.bor(tonumber(old), tonumber(now)))
+    else
+      merged[i] = old > now and old or now
+    end
+  end
+  return table.concat(merged)
+end
 local sequence = redis.call('INCR', key('u:merges'))
-for at = 8, #ARGV, 2 do
+for at = 9, #ARGV, 2 do
   local row, line = ARGV[at], ARGV[at + 1]
   local known = redis.call('HGET', lines, row)
   if known and known ~= line then
-    local merged = {}
-    for i = 1, numbers do
-      local old, new = string.sub(known, i * 20 - 19, i * 20), string.sub(line, i * 20 - 19, i * 20)
-      if i == gathers and old ~= new then
-        merged[i] = digits(bit.bor(tonumber(old), tonumber(new)))
-      else
-        merged[i] = old > new and old or new
-      end
-    end
-    line = table.concat(merged)
+    line = greater(known, line, numbers, gathers)
   end
   if line ~= known then
     redis.call('HSET', lines, row, line)
@@ -40,8 +43,12 @@ for at = 8, #ARGV, 2 do
   end
 end
 redis.call('ZADD', key('u:hours'), ARGV[2], ARGV[2])
-local known = redis.call('HGET', key('u:marks'), ARGV[3]) or ARGV[4] .. ARGV[5]
-local seq, watermark = string.sub(known, 1, 20), string.sub(known, 21)
-redis.call('HSET', key('u:marks'), ARGV[3],
-  (seq > ARGV[4] and seq or ARGV[4]) .. (watermark > ARGV[5] and watermark or ARGV[5]))
+local mark = ARGV[4] .. ARGV[5]
+local known = redis.call('HGET', key('u:marks'), ARGV[3]) or mark
+-- A closing is the number of lines, their sum, and whether the incarnation leaves.
+local was, closing = string.sub(known, 41), ARGV[6]
+if was ~= '' then
+  closing = closing == '' and was or greater(was, closing, numbers + 2, gathers + 1)
+end
+redis.call('HSET', key('u:marks'), ARGV[3], greater(string.sub(known, 1, 40), mark, 2) .. closing)
 return { 'OK' }

@@ -14,5 +14,6 @@ for _, hour in ipairs(redis.call('ZRANGE', key('u:hours'), 0, -1)) do
   redis.call('UNLINK', key('u:' .. hour))
 end
 redis.call('UNLINK', key('ways'), key('gateways'), key('replayed'), key('applicants'), key('u:hours'), key('u:marks'),
-  key('u:changed'), key('u:merges'), key('notes'))
+  key('u:changed'), key('notes'))
+leap()
 return { 'OK' }

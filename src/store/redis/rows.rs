@@ -10,12 +10,12 @@ use super::scripts;
 use crate::store::StoreError;
 use crate::store::rules::rows::{Rows, Span, Step};
 use crate::store::rules::tables::{
-    ACCOUNTS, AUDIT, CLUSTERS, CLUSTERS_BY_ACCOUNT, DAILY_COUNTS, DELETED_KEYS, EXPIRIES, INTENTS, KEYS, LIVE_KEYS,
-    SESSIONS_BY_USER, USERS, USERS_BY_ACCOUNT,
+    ACCOUNTS, ADJUSTMENTS, AUDIT, CLUSTERS, CLUSTERS_BY_ACCOUNT, DAILY_COUNTS, DELETED_KEYS, EXPIRIES, FINAL_WINDOWS,
+    INTENTS, KEYS, LIVE_KEYS, SESSIONS_BY_USER, USERS, USERS_BY_ACCOUNT,
 };
 
 /// Tables that are walked in the order of their keys. Of the others rows are only looked up, and walked in no order for a backup.
-pub const WALKED: [&str; 13] = [
+pub const WALKED: [&str; 15] = [
     ACCOUNTS.name,
     USERS.name,
     USERS_BY_ACCOUNT.name,
@@ -29,6 +29,8 @@ pub const WALKED: [&str; 13] = [
     SESSIONS_BY_USER.name,
     INTENTS.name,
     AUDIT.name,
+    FINAL_WINDOWS.name,
+    ADJUSTMENTS.name,
 ];
 
 /// Rows in a page: few at first, since most walks are short.

@@ -131,6 +131,7 @@ impl Writer {
             if good {
                 written.extend(own);
                 effects.changes.extend(more.changes);
+                effects.touched.extend(more.touched);
             }
         }
         let at = view.at();
@@ -207,6 +208,9 @@ impl Writer {
         arguments.extend(messages);
         for (row, value) in written {
             push_row(&mut arguments, row, value.as_deref())?;
+        }
+        for place in &effects.touched {
+            arguments.extend([b"t".to_vec(), Vec::new(), place.clone(), Vec::new()]);
         }
         for (revision, _) in &effects.changes {
             if let Some(old) = revision.0.checked_sub(self.options.log_keep).filter(|old| *old > 0) {
@@ -340,5 +344,10 @@ impl Changes for Tx<'_> {
 
     fn effects(&mut self) -> &mut Effects {
         &mut self.effects
+    }
+
+    fn touch(&mut self, place: Vec<u8>) -> Result<(), StoreError> {
+        self.effects.touched.push(place);
+        Ok(())
     }
 }

@@ -1,25 +1,19 @@
 //! The ledger: one row per hour, line and incarnation with absolute values, and their sums in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use parking_lot::RwLock;
-use serde::{Deserialize, Serialize};
 
 use super::Changes;
 use super::rows::{RowValue, Rows, Span};
 use super::tables::{FLUSHES, LEDGER};
+use super::usage::{hours, place_of};
 use crate::meter::record::{Counters, Flush, LedgerLine, LineKey, Operation};
 use crate::principal::{AccountId, ClusterId, ID_BYTES, Incarnation, KeyId};
+use crate::store::usage::{FlushMark, HourMark, RecordKey};
 use crate::store::{StoreError, UsageTotal};
-use crate::time::{Hour, WallTime};
-
-/// How far an incarnation has flushed an hour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlushMark {
-    pub sequence: u64,
-    pub watermark: WallTime,
-}
+use crate::time::Hour;
 
 pub type Whose = (AccountId, ClusterId, Operation);
 
@@ -69,6 +63,7 @@ pub fn whose(key: &LineKey) -> Whose {
 
 /// The greater of each field wins, so a batch that comes twice, late or out of order changes nothing.
 pub fn merge(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
+    let mut touched = BTreeSet::new();
     for (key, counters) in &flush.lines {
         let row = row_key(flush.hour, key, flush.incarnation);
         let known = LEDGER.get(tx, &row)?.unwrap_or_default();
@@ -76,8 +71,10 @@ pub fn merge(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
         if merged != known {
             tx.put(&LEDGER, &row, &merged)?;
             tx.used(whose(key), grown(&known, &merged));
+            touched.insert(RecordKey::of(flush.hour, key));
         }
     }
+    touched.iter().try_for_each(|record| tx.touch(place_of(record)))?;
     mark(tx, flush)
 }
 
@@ -85,9 +82,23 @@ fn mark(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
     let row = mark_key(flush.hour, flush.incarnation);
     let known = FLUSHES.get(tx, &row)?;
     let before = known.unwrap_or_default();
+    let closing = match (before.closing, flush.closing) {
+        (Some(known), Some(new)) => Some(known.max(&new)),
+        (known, new) => known.or(new),
+    };
     let sequence = before.sequence.max(flush.sequence);
-    let mark = FlushMark { sequence, watermark: before.watermark.max(flush.watermark) };
+    let mark = FlushMark { sequence, watermark: before.watermark.max(flush.watermark), closing };
     if known == Some(mark) { Ok(()) } else { tx.put(&FLUSHES, &row, &mark) }
+}
+
+/// The marks of the hours `from..=to`.
+pub fn marks(rows: &dyn Rows, from: Hour, to: Hour) -> Result<Vec<HourMark>, StoreError> {
+    let mut marks = Vec::new();
+    FLUSHES.scan(rows, hours(from, to), |key, mark| {
+        marks.push(mark_at(key, mark)?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(marks)
 }
 
 /// What `now` has more than `before`, so that it can be added to a sum that has `before` in it.
@@ -113,17 +124,29 @@ pub fn grown(before: &Counters, now: &Counters) -> Counters {
 
 /// All lines of the hours `from..=to`.
 pub fn lines(rows: &dyn Rows, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
-    let span = Span::all().from(&from.0.to_be_bytes()[..]);
-    let span = match to.0.checked_add(1) {
-        Some(end) => span.before(&end.to_be_bytes()[..]),
-        None => span,
-    };
     let mut lines = Vec::new();
-    LEDGER.scan(rows, span, |key, counters| {
+    LEDGER.scan(rows, hours(from, to), |key, counters| {
         lines.push(LedgerLine { counters, ..line_at(key)? });
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(lines)
+}
+
+/// All lines of these accounts in these hours.
+pub fn lines_of(rows: &dyn Rows, accounts: &BTreeSet<(Hour, AccountId)>) -> Result<Vec<LedgerLine>, StoreError> {
+    let mut lines = Vec::new();
+    for (hour, account_id) in accounts {
+        LEDGER.scan(rows, Span::prefix(&account_prefix(*hour, *account_id)[..]), |key, counters| {
+            lines.push(LedgerLine { counters, ..line_at(key)? });
+            Ok(ControlFlow::Continue(()))
+        })?;
+    }
+    Ok(lines)
+}
+
+/// How the keys of an account's lines in an hour begin.
+pub fn account_prefix(hour: Hour, account_id: AccountId) -> Vec<u8> {
+    [&hour.0.to_be_bytes()[..], &account_id.0].concat()
 }
 
 /// hour (4 bytes) · account · key · cluster · operation (1 byte) · incarnation: the order in which lines are listed.
@@ -135,6 +158,16 @@ pub fn row_key(hour: Hour, key: &LineKey, incarnation: Incarnation) -> Vec<u8> {
 pub fn mark_key(hour: Hour, incarnation: Incarnation) -> Vec<u8> {
     [&hour.0.to_be_bytes()[..], &incarnation.0].concat()
 }
+
+pub fn mark_at(key: &[u8], mark: FlushMark) -> Result<HourMark, StoreError> {
+    let parsed = key.split_first_chunk::<4>().and_then(|(hour, rest)| {
+        Some(HourMark { hour: Hour(u32::from_be_bytes(*hour)), incarnation: Incarnation(rest.try_into().ok()?), mark })
+    });
+    parsed.ok_or_else(|| StoreError::Corrupt(format!("table {}: a key is not one of a mark", FLUSHES.name)))
+}
+
+/// Bytes in the key of a line.
+pub const LINE: usize = 4 + 4 * ID_BYTES + 1;
 
 /// A line without its counters.
 pub fn line_at(key: &[u8]) -> Result<LedgerLine, StoreError> {

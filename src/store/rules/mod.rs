@@ -14,6 +14,7 @@ pub mod rows;
 pub mod sessions;
 mod submit;
 pub mod tables;
+pub mod usage;
 pub mod users;
 
 use std::ops::ControlFlow;
@@ -91,6 +92,8 @@ pub trait Changes: Rows {
     fn put_row(&mut self, table: &'static str, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError>;
     fn remove_row(&mut self, table: &'static str, key: Vec<u8>) -> Result<(), StoreError>;
     fn effects(&mut self) -> &mut Effects;
+    /// A place in the ledger has changed: it gets the next number of the change feed.
+    fn touch(&mut self, place: Vec<u8>) -> Result<(), StoreError>;
 }
 
 /// What becomes visible outside the rows once a transaction is durable.
@@ -100,6 +103,8 @@ pub struct Effects {
     pub changes: Vec<(Revision, Option<Digest>)>,
     /// What the totals of usage grow by.
     pub usage: Vec<((AccountId, ClusterId, Operation), Counters)>,
+    /// Places in the ledger that are to be numbered, where the change feed is not kept in rows.
+    pub touched: Vec<Vec<u8>>,
 }
 
 impl dyn Changes + '_ {

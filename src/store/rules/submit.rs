@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::rows::{Rows, Span, Step};
 use super::tables::{AUDIT_HEAD, COMMITS, INTENTS, JournalLink, META_AUDIT, META_JOURNAL, META_NUMBERS, ROW_NO};
-use super::{Backend, Changes, accounts, audit, clusters, keys, users};
+use super::{Backend, Changes, accounts, audit, clusters, keys, usage, users};
 use crate::fault;
 use crate::principal::JournalId;
 use crate::store::StoreError;
@@ -132,6 +132,7 @@ fn make(tx: &mut dyn Changes, intent: &Intent, rules: Rules) -> Answer<Outcome> 
         Action::ResetRoot { account_id, reset } => {
             Outcome::Nothing(users::reset_root(tx, *account_id, reset, actor, now)?)
         }
+        Action::AdjustUsage(new) => Outcome::Adjustment(usage::adjust(tx, new, actor, now)?),
     })
 }
 

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ledger::FlushMark;
-use super::rows::{Json, Table};
+use super::rows::{Json, RowValue, Table};
 use crate::key::Digest;
 use crate::meter::record::Counters;
 use crate::principal::{AccountId, ClusterId, Epoch, ID_BYTES, JournalId, KeyId, SessionId, StoreId, UserId};
@@ -14,6 +13,7 @@ use crate::store::records::{
     AccountRecord, ClusterRecord, Grant, KeyRecord, Sealed, SessionRecord, TokenHash, UserRecord,
 };
 use crate::store::rotation::SecretsMark;
+use crate::store::usage::{Adjustment, FinalWindow, FlushMark};
 
 /// Raised whenever a file of an older version cannot be read as it is.
 pub const SCHEMA_VERSION: u64 = 1;
@@ -98,12 +98,38 @@ pub const AUDIT: Table<u64, AuditEntry> = Table::new("audit");
 /// The key is laid out in [`super::ledger`].
 pub const LEDGER: Table<[u8], Counters> = Table::new("ledger");
 pub const FLUSHES: Table<[u8], FlushMark> = Table::new("flushes");
+/// The change feed of usage: a place in the ledger by the number of its last change, and the other way round. A place is laid out
+/// in [`super::usage`]. A store that keeps these elsewhere leaves both empty.
+pub const USAGE_CHANGES: Table<u64, Place> = Table::new("usage_changes");
+pub const USAGE_CHANGE_OF: Table<[u8], u64> = Table::new("usage_change_of");
+/// Numbers of changes that were given.
+pub const USAGE_CHANGE: &str = "usage_change";
+/// By hour.
+pub const FINAL_WINDOWS: Table<[u8], FinalWindow> = Table::new("final_windows");
+/// (record, time, adjustment), laid out in [`super::usage`].
+pub const ADJUSTMENTS: Table<[u8], Adjustment> = Table::new("adjustments");
+/// Where an adjustment stands, by its idempotency key.
+pub const ADJUSTMENTS_BY_KEY: Table<str, Place> = Table::new("adjustments_by_key");
+
+/// A place in the ledger, or the key of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place(pub Vec<u8>);
+
+impl RowValue for Place {
+    fn encode(&self) -> Result<Vec<u8>, String> {
+        Ok(self.0.clone())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        Ok(Self(bytes.to_vec()))
+    }
+}
 
 /// Tables that say who is signed in: a restore leaves them out, since sessions that ended later would be there again.
 pub const SIGNED_IN: [&str; 3] = [SESSIONS.name, SESSIONS_BY_ID.name, SESSIONS_BY_USER.name];
 
 /// Every table by its name: all are made at set-up, so that a snapshot never misses one.
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 30] = [
     "meta",
     ACCOUNTS.name,
     USERS.name,
@@ -129,6 +155,11 @@ pub const NAMES: [&str; 25] = [
     AUDIT.name,
     LEDGER.name,
     FLUSHES.name,
+    USAGE_CHANGES.name,
+    USAGE_CHANGE_OF.name,
+    FINAL_WINDOWS.name,
+    ADJUSTMENTS.name,
+    ADJUSTMENTS_BY_KEY.name,
 ];
 
 macro_rules! json {
@@ -155,4 +186,6 @@ json!(
     LogEntry,
     AuditEntry,
     FlushMark,
+    FinalWindow,
+    Adjustment,
 );
