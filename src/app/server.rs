@@ -129,12 +129,12 @@ impl Service for ControlListener {
         let stop = async move {
             let _ = shutdown.wait_for(|stop| *stop).await;
         };
-        let expiring = control.map(|control| tokio::spawn(control::expiry::run(control)));
+        let tending = control.map(|control| tokio::spawn(control::tend(control)));
         if let Err(error) = control::serve::serve(listener, tls, router, ServeLimits::default(), stop).await {
             tracing::error!(%error, name = self.name, "a listener could not be served");
         }
-        if let Some(expiring) = expiring {
-            expiring.abort();
+        if let Some(tending) = tending {
+            tending.abort();
         }
     }
 

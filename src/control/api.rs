@@ -34,6 +34,7 @@ pub fn routes() -> Api {
         sight::store_routes,
         sight::happening_routes,
         sight::usage_routes,
+        sight::billing_routes,
     ];
     groups.into_iter().fold(Api::default(), |api, add| add(api))
 }

@@ -23,7 +23,7 @@ pub struct WaitQuery {
 
 const LONGEST: Duration = Duration::from_secs(10);
 
-fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+pub(super) fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(from)?;
     parse_wait(&text).map(Some).ok_or_else(|| serde::de::Error::custom("a wait is written as 2s, 250ms or 2"))
 }

@@ -6,6 +6,7 @@ pub mod accounts;
 mod api;
 pub mod audit;
 pub mod authenticator;
+pub mod billing;
 pub mod caller;
 pub mod clusters;
 pub mod confirm;
@@ -139,6 +140,11 @@ impl Control {
 /// Every route of the control listener. `extra` is merged in: the health routes where they share the listener.
 pub fn router(control: Arc<Control>, extra: Router) -> Router {
     enveloped(api(control).merge(extra))
+}
+
+/// What a control plane does beside answering, until it is dropped.
+pub async fn tend(control: Arc<Control>) {
+    tokio::join!(expiry::run(Arc::clone(&control)), billing::windows::run(control));
 }
 
 /// The API and its document, as the console asks it from inside.

@@ -7,7 +7,9 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::accounts::Items;
-use crate::principal::{AccountId, AccountStatus, ClusterId, Incarnation, KeyId, Revision, SessionId, UserId};
+use crate::principal::{
+    AccountId, AccountStatus, AdjustmentId, ClusterId, Incarnation, KeyId, Revision, SessionId, UserId,
+};
 use crate::store::audit::{ActorKind, ChainHash};
 use crate::store::records::Role;
 
@@ -29,7 +31,7 @@ macro_rules! ids {
     };
 }
 
-ids!(AccountId, KeyId, ClusterId, UserId, SessionId, Incarnation);
+ids!(AccountId, KeyId, ClusterId, UserId, SessionId, Incarnation, AdjustmentId);
 
 macro_rules! words {
     ($($kind:ty: $($word:literal),+;)+) => {

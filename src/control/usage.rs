@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Control;
 use super::caller::UsageReader;
@@ -155,13 +155,27 @@ fn written(
 }
 
 fn ndjson(page: &Records) -> (&'static str, Vec<u8>) {
-    let mut body = Vec::with_capacity(page.len() * 512);
-    for (dimensions, counters) in page {
+    let records = page.iter().map(|(dimensions, counters)| UsageRecord::new(*dimensions, counters, false, 0));
+    (NDJSON, lines_of(records))
+}
+
+const NDJSON: &str = "application/x-ndjson";
+
+fn lines_of(records: impl Iterator<Item = impl Serialize>) -> Vec<u8> {
+    let mut body = Vec::new();
+    for record in records {
         // Nothing in a record can fail to be written as JSON.
-        let _always_written = serde_json::to_writer(&mut body, &UsageRecord::new(*dimensions, counters));
+        let _always_written = serde_json::to_writer(&mut body, &record);
         body.push(b'\n');
     }
-    ("application/x-ndjson", body)
+    body
+}
+
+/// Each of them on a line of its own.
+pub(super) fn ndjson_of(records: impl Iterator<Item = impl Serialize>) -> Response {
+    let mut response = Response::new(Body::from(lines_of(records)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+    response
 }
 
 /// So that the pages make one table when they are put together.
@@ -174,7 +188,7 @@ fn more_csv(page: &Records) -> (&'static str, Vec<u8>) {
 }
 
 /// RFC 3339 in UTC or with an offset.
-fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WallTime>, D::Error> {
+pub(super) fn instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WallTime>, D::Error> {
     let at = jiff::Timestamp::deserialize(from)?;
     Ok(Some(WallTime(u64::try_from(at.as_millisecond()).unwrap_or_default())))
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::meter::record::{Counters, LedgerLine, LineKey, Operation, Outcome};
 use crate::principal::{AccountId, ClusterId, ID_BYTES, KeyId};
+use crate::store::usage::RecordKey;
 use crate::time::Hour;
 
 /// What one record is about. Records are ordered by it, and a cursor is one of it.
@@ -37,8 +38,8 @@ pub struct Selection {
 #[derive(Clone, Debug, Serialize)]
 pub struct UsageRecord {
     record_id: String,
-    /// Calls that the record knows of. Each of them was counted once and is never taken back, and nothing else of a record
-    /// changes without one of them; so it grows exactly when the record changes.
+    /// Calls that the record knows of, its adjustments, and one more once it is final. None of them is ever taken back, and nothing
+    /// else of a record changes without one of them; so it grows exactly when the record changes.
     revision: u64,
     r#final: bool,
     account_id: AccountId,
@@ -97,6 +98,16 @@ pub fn sum(lines: &[LedgerLine], selection: &Selection) -> BTreeMap<Dimensions, 
 }
 
 impl Selection {
+    /// Whether it is about this record, which sums over keys.
+    pub fn takes_record(&self, record: &Dimensions) -> bool {
+        let Dimensions { account_id, cluster_id, operation, .. } = *record;
+        self.key_id.is_none()
+            && self.account_id.is_none_or(|id| id == account_id)
+            && self.cluster_id.is_none_or(|id| id == cluster_id)
+            && self.operation.is_none_or(|asked| asked == operation)
+            && self.after.is_none_or(|after| *record > after)
+    }
+
     fn takes(&self, key: &LineKey) -> bool {
         self.account_id.is_none_or(|id| id == key.account_id)
             && self.cluster_id.is_none_or(|id| id == key.cluster_id)
@@ -106,13 +117,14 @@ impl Selection {
 }
 
 impl UsageRecord {
-    /// No hour is final as long as nothing says that every gateway has delivered it.
-    pub fn new(dimensions: Dimensions, counters: &Counters) -> Self {
+    /// `adjustments` is how many corrections are in the counters.
+    pub fn new(dimensions: Dimensions, counters: &Counters, r#final: bool, adjustments: u64) -> Self {
+        let calls = counters.opened.saturating_add(counters.committed()).saturating_add(counters.interrupted);
         let Dimensions { hour, account_id, cluster_id, operation, key_id } = dimensions;
         Self {
             record_id: dimensions.record_id(),
-            revision: counters.opened.saturating_add(counters.committed()).saturating_add(counters.interrupted),
-            r#final: false,
+            revision: calls.saturating_add(adjustments).saturating_add(u64::from(r#final)),
+            r#final,
             account_id,
             cluster_id,
             operation,
@@ -131,6 +143,12 @@ impl UsageRecord {
 }
 
 impl Dimensions {
+    /// Of a record that sums over keys.
+    pub fn of(record: &RecordKey) -> Self {
+        let RecordKey { hour, account_id, cluster_id, operation } = *record;
+        Self { hour, account_id, cluster_id, operation, key_id: None }
+    }
+
     /// The same for the same dimensions, always: what a pipeline may deduplicate by, together with the revision.
     fn record_id(&self) -> String {
         let hash: [u8; 32] = Sha256::digest(self.to_bytes()).into();
@@ -212,7 +230,7 @@ mod tests {
     fn a_record_is_flat_and_its_counts_are_decimal_strings() {
         let lines = [line(492_777, 1, 1, 3)];
         let (dimensions, counters) = sum(&lines, &Selection::default()).into_iter().next().unwrap();
-        let record = serde_json::to_value(UsageRecord::new(dimensions, &counters)).unwrap();
+        let record = serde_json::to_value(UsageRecord::new(dimensions, &counters, false, 0)).unwrap();
         assert_eq!(record["calls"]["ok"], "3");
         assert_eq!(record["calls"].as_object().unwrap().len(), 6);
         assert_eq!(record["read_units"], (1_u64 << 60).to_string());
@@ -220,7 +238,7 @@ mod tests {
         assert_eq!(record["window_start"], "2026-03-20T09:00:00Z");
         assert_eq!(record["window_end"], "2026-03-20T10:00:00Z");
         assert!(record.get("key_id").is_none());
-        let again = UsageRecord::new(dimensions, &counters.plus(&counters));
+        let again = UsageRecord::new(dimensions, &counters.plus(&counters), false, 0);
         assert_eq!(record["record_id"], again.record_id);
         assert!(again.revision > 6);
     }

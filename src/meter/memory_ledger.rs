@@ -1,14 +1,13 @@
 //! A ledger for tests: it merges as every ledger must, remembers what it was sent, and fails when told to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::record::{Counters, Flush, LedgerLine, LineKey};
-use crate::principal::{AccountId, Incarnation};
-use crate::store::usage::{HourMark, UsageChanges};
+use crate::principal::Incarnation;
 use crate::store::{Ledger, StoreError, UsageTotal};
 use crate::time::Hour;
 
@@ -59,19 +58,6 @@ impl Ledger for MemoryLedger {
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
         let all = self.all().into_iter().filter(|((hour, ..), _)| (from..=to).contains(hour));
         Ok(all.map(|((hour, key, incarnation), counters)| LedgerLine { hour, incarnation, key, counters }).collect())
-    }
-
-    async fn lines_of(&self, accounts: BTreeSet<(Hour, AccountId)>) -> Result<Vec<LedgerLine>, StoreError> {
-        let all = self.all().into_iter().filter(|((hour, key, _), _)| accounts.contains(&(*hour, key.account_id)));
-        Ok(all.map(|((hour, key, incarnation), counters)| LedgerLine { hour, incarnation, key, counters }).collect())
-    }
-
-    async fn marks(&self, _: Hour, _: Hour) -> Result<Vec<HourMark>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn changed(&self, after: u64, _: usize) -> Result<UsageChanges, StoreError> {
-        Ok(UsageChanges { touched: Vec::new(), upto: after, more: false })
     }
 
     fn totals(&self) -> Vec<UsageTotal> {

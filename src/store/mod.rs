@@ -165,6 +165,13 @@ pub trait Ledger: Send + Sync {
     async fn merge(&self, flush: Flush) -> Result<(), StoreError>;
     /// All lines of the hours `from..=to`, in the order of hour, then line, then incarnation.
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError>;
+    /// Everything ever merged, summed over keys, hours and incarnations; from memory, never a read of the store.
+    fn totals(&self) -> Vec<UsageTotal>;
+}
+
+/// What control planes ask of the ledger beside its lines.
+#[async_trait]
+pub trait LedgerReader: Send + Sync {
     /// All lines of these accounts in these hours, in no order.
     async fn lines_of(&self, accounts: BTreeSet<(Hour, AccountId)>) -> Result<Vec<LedgerLine>, StoreError>;
     /// How far each incarnation has flushed the hours `from..=to`, in that order.
@@ -172,12 +179,12 @@ pub trait Ledger: Send + Sync {
     /// What changed after the change with this number, at most about `most` places, all those of one change together. Numbers
     /// only grow, also where the store has lost some.
     async fn changed(&self, after: u64, most: usize) -> Result<UsageChanges, StoreError>;
-    /// Everything ever merged, summed over keys, hours and incarnations; from memory, never a read of the store.
-    fn totals(&self) -> Vec<UsageTotal>;
 }
 
 /// A whole store. Each of its readers is given only the trait it needs.
-pub trait Store: FeedStore + Ledger + usage::UsageStore + accounts::AccountStore + users::UserStore {
+pub trait Store:
+    FeedStore + Ledger + LedgerReader + usage::UsageStore + accounts::AccountStore + users::UserStore
+{
     fn store_id(&self) -> StoreId;
     /// The lease in force.
     fn lease(&self) -> Duration;

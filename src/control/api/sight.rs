@@ -4,6 +4,8 @@ use http::Method;
 use serde_json::json;
 
 use super::{EVERYBODY, METER, OPERATOR, OPERATOR_AND_ROOT};
+use crate::control::accounts::Items;
+use crate::control::billing::{adjustments, changes, reconciliation, windows};
 use crate::control::error::Kind;
 use crate::control::openapi::{Api, Route};
 use crate::control::{accounts, audit, export, operator_keys, upkeep, usage};
@@ -106,5 +108,68 @@ pub(super) fn usage_routes(api: Api) -> Api {
             METER,
         )
         .answers_as(200, "Counters.", "text/plain", text.clone()),
+    )
+}
+
+/// What stands around the records.
+pub(super) fn billing_routes(api: Api) -> Api {
+    let instant = json!({"type": "string", "format": "date-time"});
+    let number = json!({"type": "integer", "minimum": 0});
+    let adjustment = json!({
+        "account_id": "acc_aaaaaaaaaaaaaaaa", "cluster_id": "clu_aaaaaaaaaaaaaaaa", "operation": "query",
+        "window_start": "2026-03-20T09:00:00Z", "field": "read_units", "delta": -100, "reason": "credited after an outage",
+        "idempotency_key": "credit-2026-03-20-1",
+    });
+    api.with(
+        Route::new(
+            Method::GET,
+            "/v1/usage/windows",
+            windows::list,
+            ("listWindows", "The hours: open, draining with the gateways that are missing, or final."),
+            METER,
+        )
+        .query("from", "The first window; by default a week back.", &instant)
+        .query("to", "The end of the last window; by default now.", &instant)
+        .answers::<Items<windows::Window, String>>(200, "Oldest first; hours in which no gateway ran are left out."),
+    )
+    .with(
+        Route::new(
+            Method::GET,
+            "/v1/usage/changes",
+            changes::list,
+            ("listUsageChanges", "Every record that changed, as it is now: at least once, oldest change first."),
+            METER,
+        )
+        .query("after", "The greatest seq that was taken in; absent to begin.", &number)
+        .query(
+            "wait",
+            "How long to wait where nothing changed, such as 30s; a minute at most.",
+            &json!({"type": "string"}),
+        )
+        .query("limit", "About how many changes; 1000 by default.", &number)
+        .answers_as(200, "Lines of {seq, record}.", "application/x-ndjson", json!({"type": "object"})),
+    )
+    .with(
+        Route::new(
+            Method::GET,
+            "/v1/usage/reconciliation",
+            reconciliation::read,
+            ("readReconciliation", "What gateways say they counted in an hour, against what the ledger holds."),
+            METER,
+        )
+        .query("window", "Any instant within the hour.", &instant)
+        .answers::<reconciliation::Reconciliation>(200, "The comparison."),
+    )
+    .with(
+        Route::new(
+            Method::POST,
+            "/v1/usage/adjustments",
+            adjustments::create,
+            ("adjustUsage", "Appends a correction of what is billed. What was counted stays as it is."),
+            OPERATOR,
+        )
+        .takes::<adjustments::Adjust>(&adjustment)
+        .answers::<adjustments::Adjusted>(201, "The correction as it was made, now or when it was first asked for.")
+        .refuses(&[Kind::NotFound, Kind::IdempotencyKeyTaken]),
     )
 }

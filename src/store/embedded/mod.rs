@@ -27,7 +27,9 @@ use super::rules::tables::{
 };
 use super::rules::{Backend, Changes, feed, usage};
 use super::usage::{HourMark, UsageChanges};
-use super::{ClustersRead, FeedStore, Ledger, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal};
+use super::{
+    ClustersRead, FeedStore, Ledger, LedgerReader, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal,
+};
 use crate::clock;
 use crate::key::Digest;
 use crate::meter::record::{Flush, LedgerLine};
@@ -268,6 +270,13 @@ impl Ledger for Embedded {
         self.read_long(move |rows| ledger::lines(rows, from, to)).await
     }
 
+    fn totals(&self) -> Vec<UsageTotal> {
+        self.totals.list()
+    }
+}
+
+#[async_trait]
+impl LedgerReader for Embedded {
     async fn lines_of(&self, accounts: BTreeSet<(Hour, AccountId)>) -> Result<Vec<LedgerLine>, StoreError> {
         self.read_long(move |rows| ledger::lines_of(rows, &accounts)).await
     }
@@ -278,10 +287,6 @@ impl Ledger for Embedded {
 
     async fn changed(&self, after: u64, most: usize) -> Result<UsageChanges, StoreError> {
         self.read_long(move |rows| usage::changed(rows, after, most)).await
-    }
-
-    fn totals(&self) -> Vec<UsageTotal> {
-        self.totals.list()
     }
 }
 

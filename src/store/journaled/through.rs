@@ -16,7 +16,9 @@ use crate::store::intent::{Action, Submit};
 use crate::store::records::{PasswordHash, Sealed, SessionRecord, TokenHash, UserRecord};
 use crate::store::usage::{Adjustment, FinalWindow, HourMark, NewAdjustment, UsageChanges, UsageStore};
 use crate::store::users::{Oneself, Reset, UserStore};
-use crate::store::{ClustersRead, FeedStore, Ledger, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal};
+use crate::store::{
+    ClustersRead, FeedStore, Ledger, LedgerReader, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal,
+};
 use crate::time::{Hour, WallTime};
 
 #[async_trait]
@@ -104,6 +106,13 @@ impl<S: Store + Submit + 'static> Ledger for Journaled<S> {
         self.store().lines(from, to).await
     }
 
+    fn totals(&self) -> Vec<UsageTotal> {
+        self.store().totals()
+    }
+}
+
+#[async_trait]
+impl<S: Store + Submit + 'static> LedgerReader for Journaled<S> {
     async fn lines_of(&self, accounts: BTreeSet<(Hour, AccountId)>) -> Result<Vec<LedgerLine>, StoreError> {
         self.store().lines_of(accounts).await
     }
@@ -114,10 +123,6 @@ impl<S: Store + Submit + 'static> Ledger for Journaled<S> {
 
     async fn changed(&self, after: u64, most: usize) -> Result<UsageChanges, StoreError> {
         self.store().changed(after, most).await
-    }
-
-    fn totals(&self) -> Vec<UsageTotal> {
-        self.store().totals()
     }
 }
 

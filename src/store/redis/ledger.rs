@@ -15,7 +15,7 @@ use crate::store::rules::ledger::{LINE, Totals, account_prefix, grown, line_at, 
 use crate::store::rules::rows::RowValue;
 use crate::store::rules::usage::touched;
 use crate::store::usage::{FlushMark, HourMark, UsageChanges};
-use crate::store::{Ledger, StoreError, UsageTotal};
+use crate::store::{Ledger, LedgerReader, StoreError, UsageTotal};
 use crate::time::{Hour, WallTime};
 
 /// Lines in one merge.
@@ -118,6 +118,13 @@ impl Ledger for RedisStore {
         Ok(lines)
     }
 
+    fn totals(&self) -> Vec<UsageTotal> {
+        self.sums.totals.list()
+    }
+}
+
+#[async_trait]
+impl LedgerReader for RedisStore {
     /// From what is in memory, once it holds every merge until now.
     async fn lines_of(&self, accounts: BTreeSet<(Hour, AccountId)>) -> Result<Vec<LedgerLine>, StoreError> {
         self.sums.catch_up(&self.usage, &self.place).await?;
@@ -142,10 +149,6 @@ impl Ledger for RedisStore {
         let touched = changed.rows.iter().map(|(place, number, _)| Ok((*number, touched(place)?)));
         let touched: Result<_, StoreError> = touched.collect();
         Ok(UsageChanges { touched: touched?, upto: changed.upto.max(after), more: changed.more })
-    }
-
-    fn totals(&self) -> Vec<UsageTotal> {
-        self.sums.totals.list()
     }
 }
 

@@ -1,0 +1,114 @@
+//! Who has to deliver an hour, and who has. Pure: worked out from the marks in the ledger alone.
+//!
+//! An incarnation is enrolled by its first mark, before it counts a call. Each closing of an hour says that all of it is there, and
+//! whether the incarnation goes on into the next. So every hour has its list of those who have to close it, and nobody can count
+//! in it without being on the list.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::principal::Incarnation;
+use crate::store::usage::HourMark;
+use crate::time::Hour;
+
+/// By incarnation: from when until when it counts, and what it has closed.
+#[derive(Default)]
+pub struct Attendance {
+    gateways: BTreeMap<Incarnation, Presence>,
+}
+
+struct Presence {
+    first: Hour,
+    /// Absent while it goes on.
+    last: Option<Hour>,
+    closed: BTreeSet<Hour>,
+}
+
+impl Attendance {
+    /// From marks that reach back at least to the hour before the first that is asked about.
+    pub fn of(marks: &[HourMark]) -> Self {
+        let mut gateways: BTreeMap<Incarnation, Presence> = BTreeMap::new();
+        for HourMark { hour, incarnation, mark } in marks {
+            let presence = gateways.entry(*incarnation).or_insert_with(|| Presence {
+                first: *hour,
+                last: None,
+                closed: BTreeSet::new(),
+            });
+            presence.first = presence.first.min(*hour);
+            let Some(closing) = &mark.closing else { continue };
+            presence.closed.insert(*hour);
+            if closing.leaves {
+                presence.last = presence.last.max(Some(*hour));
+            }
+        }
+        Self { gateways }
+    }
+
+    /// Those who have to close `hour` and have not.
+    pub fn missing(&self, hour: Hour) -> Vec<Incarnation> {
+        let missing = self.gateways.iter().filter(|(_, presence)| presence.owes(hour));
+        missing.map(|(incarnation, _)| *incarnation).collect()
+    }
+
+    /// The hours in which anybody counts, from the first mark until `now`.
+    pub fn hours(&self, now: Hour) -> BTreeSet<Hour> {
+        let spans = self.gateways.values().map(|presence| (presence.first, presence.last.unwrap_or(now).min(now)));
+        spans.flat_map(|(first, last)| (first.0..=last.0).map(Hour)).collect()
+    }
+}
+
+impl Presence {
+    fn owes(&self, hour: Hour) -> bool {
+        let counts = self.first <= hour && self.last.is_none_or(|last| hour <= last);
+        counts && !self.closed.contains(&hour)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::record::{Closing, Counters};
+    use crate::principal::ID_BYTES;
+    use crate::store::usage::FlushMark;
+    use crate::time::WallTime;
+
+    const A: Incarnation = Incarnation([1; ID_BYTES]);
+    const B: Incarnation = Incarnation([2; ID_BYTES]);
+
+    fn mark(incarnation: Incarnation, hour: u32, leaves: Option<bool>) -> HourMark {
+        let closing = leaves.map(|leaves| Closing { lines: 0, totals: Counters::default(), leaves });
+        let mark = FlushMark { sequence: 1, watermark: WallTime(0), closing };
+        HourMark { hour: Hour(hour), incarnation, mark }
+    }
+
+    #[test]
+    fn an_hour_misses_whoever_counted_in_it_and_has_not_closed_it() {
+        let marks = [mark(A, 5, Some(false)), mark(A, 6, None), mark(B, 6, Some(false))];
+        let attendance = Attendance::of(&marks);
+        assert_eq!(attendance.missing(Hour(5)), []);
+        assert_eq!(attendance.missing(Hour(6)), [A]);
+    }
+
+    #[test]
+    fn who_closed_an_hour_owes_the_next_without_having_been_heard_of_in_it() {
+        let attendance = Attendance::of(&[mark(A, 5, Some(false))]);
+        assert_eq!(attendance.missing(Hour(6)), [A]);
+        assert_eq!(attendance.missing(Hour(7)), [A]);
+        assert_eq!(attendance.hours(Hour(7)), [Hour(5), Hour(6), Hour(7)].into());
+    }
+
+    #[test]
+    fn who_left_owes_nothing_after_that_and_nobody_owes_what_was_before() {
+        let attendance = Attendance::of(&[mark(A, 5, Some(false)), mark(A, 6, Some(true)), mark(B, 7, None)]);
+        assert_eq!(attendance.missing(Hour(4)), []);
+        assert_eq!(attendance.missing(Hour(6)), []);
+        assert_eq!(attendance.missing(Hour(7)), [B]);
+        assert_eq!(Attendance::of(&[mark(A, 6, Some(true))]).hours(Hour(9)), [Hour(6)].into());
+    }
+
+    #[test]
+    fn one_that_left_an_hour_open_is_missing_in_it_although_it_left_later() {
+        let attendance = Attendance::of(&[mark(A, 5, None), mark(A, 6, Some(true))]);
+        assert_eq!(attendance.missing(Hour(5)), [A]);
+        assert_eq!(attendance.missing(Hour(6)), []);
+    }
+}

@@ -1,0 +1,127 @@
+//! `GET /v1/usage/changes`: every record that changed, as it is now, oldest change first; with long polling.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::control::Control;
+use crate::control::caller::MeterReader;
+use crate::control::confirm::duration;
+use crate::control::error::Problem;
+use crate::control::request::QueryOf;
+use crate::control::usage::ndjson_of;
+use crate::control::usage_record::{Dimensions, Selection, UsageRecord, sum};
+use crate::meter::record::LedgerLine;
+use crate::store::StoreError;
+use crate::store::usage::{Touched, UsageChanges};
+use crate::time::Hour;
+
+/// Changes in an answer, unless asked otherwise, and at most; more where they are of one hour that became final.
+const USUAL: usize = 1000;
+const MOST: usize = 10_000;
+/// How long between two looks while nothing changes.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// The greatest `seq` that was taken in; absent to begin.
+    #[serde(default)]
+    after: u64,
+    /// How long to wait for a change where there is none.
+    #[serde(default, deserialize_with = "duration")]
+    wait: Option<Duration>,
+    limit: Option<usize>,
+}
+
+/// A line of the answer.
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    record: &'a UsageRecord,
+}
+
+pub async fn list(
+    State(control): State<Arc<Control>>,
+    _: MeterReader,
+    QueryOf(query): QueryOf<Query>,
+) -> Result<Response, Problem> {
+    let most = query.limit.unwrap_or(USUAL).clamp(1, MOST);
+    let wait = query.wait.unwrap_or_default().min(LONGEST_WAIT);
+    let until = clock::boot().plus(wait);
+    let changes = loop {
+        let changes = control.store.changed(query.after, most).await?;
+        let left = until.since(clock::boot());
+        if !changes.touched.is_empty() || left.is_zero() {
+            break changes;
+        }
+        tokio::time::sleep(left.min(LOOK_EVERY)).await;
+    };
+    let changed = control.changed_records(&changes).await?;
+    Ok(ndjson_of(changed.iter().map(|(seq, record)| Line { seq: *seq, record })))
+}
+
+impl Control {
+    /// Each record once, with the number of its last change among these, in the order of the numbers.
+    async fn changed_records(&self, changes: &UsageChanges) -> Result<Vec<(u64, UsageRecord)>, StoreError> {
+        let asked = Asked::of(changes);
+        let Some((first, last)) = asked.span() else { return Ok(Vec::new()) };
+        // Asked before the lines: a record that says it is final has at least all that made it so.
+        let standing = self.standing(first, last).await?;
+        let lines = self.lines_about(&asked).await?;
+        let everything = Selection::default();
+        let records = standing.records(sum(&lines, &everything), &everything);
+        let numbered = records.into_iter().filter_map(|(about, record)| Some((asked.number(&about)?, record)));
+        let mut numbered: Vec<_> = numbered.collect();
+        // Those of one change stay in the order of the records.
+        numbered.sort_by_key(|(number, _)| *number);
+        Ok(numbered)
+    }
+
+    async fn lines_about(&self, asked: &Asked) -> Result<Vec<LedgerLine>, StoreError> {
+        let mut lines = Vec::new();
+        for hour in asked.hours.keys() {
+            lines.extend(self.store.lines(*hour, *hour).await?);
+        }
+        let accounts = asked.records.keys().filter(|record| !asked.hours.contains_key(&record.hour));
+        let accounts: BTreeSet<_> = accounts.map(|record| (record.hour, record.account_id)).collect();
+        lines.extend(self.store.lines_of(accounts).await?);
+        Ok(lines)
+    }
+}
+
+/// What changes are about, each with the number of its last one.
+#[derive(Default)]
+struct Asked {
+    hours: BTreeMap<Hour, u64>,
+    records: BTreeMap<Dimensions, u64>,
+}
+
+impl Asked {
+    fn of(changes: &UsageChanges) -> Self {
+        let mut asked = Self::default();
+        for (number, touched) in &changes.touched {
+            let known = match touched {
+                Touched::Hour(hour) => asked.hours.entry(*hour).or_default(),
+                Touched::Record(record) => asked.records.entry(Dimensions::of(record)).or_default(),
+            };
+            *known = (*known).max(*number);
+        }
+        asked
+    }
+
+    fn span(&self) -> Option<(Hour, Hour)> {
+        let hours = self.hours.keys().copied().chain(self.records.keys().map(|record| record.hour));
+        hours.clone().min().zip(hours.max())
+    }
+
+    fn number(&self, record: &Dimensions) -> Option<u64> {
+        self.records.get(record).copied().max(self.hours.get(&record.hour).copied())
+    }
+}

@@ -1,0 +1,8 @@
+//! What stands around the records: when an hour is final, what changed, whether gateways and ledger agree, corrections.
+
+pub mod adjustments;
+pub mod attendance;
+pub mod changes;
+pub mod reconciliation;
+pub mod standing;
+pub mod windows;

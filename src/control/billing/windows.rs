@@ -1,0 +1,156 @@
+//! `GET /v1/usage/windows`: open → draining → final, and the task that makes hours final.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::attendance::Attendance;
+use crate::clock;
+use crate::control::Control;
+use crate::control::accounts::Items;
+use crate::control::caller::MeterReader;
+use crate::control::error::Problem;
+use crate::control::request::QueryOf;
+use crate::control::usage::instant;
+use crate::principal::Incarnation;
+use crate::store::StoreError;
+use crate::store::usage::FinalWindow;
+use crate::time::{Hour, WallTime};
+
+const EVERY: Duration = Duration::from_secs(5);
+/// An hour is not final before this is over: clocks of gateways are not quite equal, and one may begin to count late in an hour
+/// that has ended here.
+const GRACE: Duration = Duration::from_secs(30);
+/// Hours in an answer, unless asked otherwise, and at most.
+const USUAL: u32 = 7 * 24;
+const MOST: u32 = 35 * 24;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// The first window, and the end of the last.
+    #[serde(default, deserialize_with = "instant")]
+    from: Option<WallTime>,
+    #[serde(default, deserialize_with = "instant")]
+    to: Option<WallTime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowState {
+    /// The hour is not over.
+    Open,
+    /// It is over, and not everything of it is certain to be there.
+    Draining,
+    /// All that was counted is there. Should more come to light, its records get another revision.
+    Final,
+}
+
+/// Where an hour stands.
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Window {
+    #[schema(format = DateTime)]
+    window_start: String,
+    state: WindowState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    final_at: Option<String>,
+    /// The gateways that have not delivered all of it, while it is draining.
+    missing: Vec<Incarnation>,
+}
+
+/// Oldest first; hours in which no gateway ran are left out.
+pub async fn list(
+    State(control): State<Arc<Control>>,
+    _: MeterReader,
+    QueryOf(query): QueryOf<Query>,
+) -> Result<Json<Items<Window, String>>, Problem> {
+    let now = clock::wall().hour();
+    let last = query.to.map_or(now, |to| WallTime(to.0.saturating_sub(1)).hour()).min(now);
+    let first = query.from.map_or(Hour(last.0.saturating_sub(USUAL - 1)), WallTime::hour);
+    if last.0.saturating_sub(first.0) >= MOST {
+        return Err(Problem::invalid("A question may be about 840 hours (35 days) at most."));
+    }
+    let windows = control.windows(first, last, now).await?;
+    Ok(Json(Items { items: windows, next: None }))
+}
+
+impl Control {
+    async fn windows(&self, first: Hour, last: Hour, now: Hour) -> Result<Vec<Window>, StoreError> {
+        if first > last {
+            return Ok(Vec::new());
+        }
+        let attendance = self.attendance(first, last).await?;
+        let finals = self.store.final_windows(first, last).await?;
+        let finals: BTreeMap<Hour, WallTime> = finals.into_iter().map(|one| (one.hour, one.final_at)).collect();
+        let mut hours = attendance.hours(now);
+        hours.extend(finals.keys());
+        let hours = hours.range(first..=last);
+        Ok(hours.map(|hour| window(*hour, now, finals.get(hour).copied(), &attendance)).collect())
+    }
+
+    /// The marks of the hour before are needed: who closed that one may not have been heard of since.
+    pub(super) async fn attendance(&self, first: Hour, last: Hour) -> Result<Attendance, StoreError> {
+        Ok(Attendance::of(&self.store.marks(Hour(first.0.saturating_sub(1)), last).await?))
+    }
+}
+
+fn window(hour: Hour, now: Hour, final_at: Option<WallTime>, attendance: &Attendance) -> Window {
+    let state = match final_at {
+        Some(_) => WindowState::Final,
+        None if hour >= now => WindowState::Open,
+        None => WindowState::Draining,
+    };
+    let missing = if state == WindowState::Draining { attendance.missing(hour) } else { Vec::new() };
+    Window { window_start: hour.to_string(), state, final_at: final_at.map(|at| at.to_string()), missing }
+}
+
+/// Makes hours final once everybody has delivered them. Runs until it is dropped; several control planes may do it at once.
+pub async fn run(control: Arc<Control>) {
+    let mut settled = Settled::default();
+    loop {
+        match settled.round(&control, clock::wall()).await {
+            Ok(made) => made.iter().for_each(|hour| tracing::info!(%hour, "the usage of an hour is final")),
+            Err(error) => tracing::warn!(%error, "hours could not be made final; it is tried again"),
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// How far this process knows that all hours are final.
+#[derive(Default)]
+struct Settled {
+    before: Option<Hour>,
+}
+
+impl Settled {
+    /// The hours that it made final.
+    async fn round(&mut self, control: &Control, now: WallTime) -> Result<Vec<Hour>, StoreError> {
+        let Some(last) = WallTime(now.0.saturating_sub(GRACE.as_millis() as u64)).hour().0.checked_sub(1).map(Hour)
+        else {
+            return Ok(Vec::new());
+        };
+        let first = self.before.unwrap_or(Hour(0));
+        if first > last {
+            return Ok(Vec::new());
+        }
+        let attendance = control.attendance(first, last).await?;
+        let finals = control.store.final_windows(first, last).await?;
+        let hours = attendance.hours(last).into_iter().filter(|hour| *hour >= first);
+        let open: Vec<Hour> = hours.filter(|hour| !finals.iter().any(|one| one.hour == *hour)).collect();
+        let mut made = Vec::new();
+        for hour in &open {
+            if attendance.missing(*hour).is_empty() {
+                control.store.make_final(FinalWindow { hour: *hour, final_at: now }).await?;
+                made.push(*hour);
+            }
+        }
+        self.before = open.into_iter().find(|hour| !made.contains(hour)).or(Some(last.next()));
+        Ok(made)
+    }
+}
