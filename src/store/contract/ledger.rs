@@ -10,9 +10,9 @@ use crate::time::{Hour, WallTime};
 
 type AnyStore = Arc<dyn Store>;
 
-const HOUR: Hour = Hour(492_777);
+pub(super) const HOUR: Hour = Hour(492_777);
 
-fn line(account: u8, key: u8, operation: Operation) -> LineKey {
+pub(super) fn line(account: u8, key: u8, operation: Operation) -> LineKey {
     LineKey {
         account_id: AccountId([account; ID_BYTES]),
         key_id: KeyId([key; ID_BYTES]),
@@ -21,7 +21,7 @@ fn line(account: u8, key: u8, operation: Operation) -> LineKey {
     }
 }
 
-fn counters(calls: u64) -> Counters {
+pub(super) fn counters(calls: u64) -> Counters {
     Counters {
         opened: calls,
         outcomes: [calls, 0, 0, 0, 0, 0],
@@ -32,7 +32,7 @@ fn counters(calls: u64) -> Counters {
     }
 }
 
-fn flush(incarnation: u8, hour: Hour, sequence: u64, lines: Vec<(LineKey, Counters)>) -> Flush {
+pub(super) fn flush(incarnation: u8, hour: Hour, sequence: u64, lines: Vec<(LineKey, Counters)>) -> Flush {
     let incarnation = Incarnation([incarnation; ID_BYTES]);
     Flush { incarnation, hour, sequence, lines, watermark: WallTime(hour.start().0 + sequence), closing: None }
 }

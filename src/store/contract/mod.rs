@@ -6,6 +6,7 @@ mod keys;
 mod ledger;
 mod model;
 mod scene;
+mod usage;
 mod users;
 
 pub use self::accounts::*;
@@ -14,6 +15,7 @@ pub use self::keys::*;
 pub use self::ledger::*;
 pub use self::model::*;
 pub use self::scene::*;
+pub use self::usage::*;
 pub use self::users::*;
 
 /// Makes a test of each part of the contract. `$open` gives a fresh, empty `Arc<dyn Store>` with a lease of
@@ -50,6 +52,10 @@ macro_rules! contract_tests {
             a_change_is_confirmed_by_every_gateway_that_was_there,
             a_silent_gateway_is_outwaited_and_a_released_one_is_not_awaited,
             merging_twice_late_or_out_of_order_changes_nothing,
+            marks_and_closings_come_out_the_same_in_any_order,
+            the_change_feed_tells_each_record_with_its_last_change,
+            lines_of_accounts_are_those_of_the_account_and_hour,
+            an_adjustment_is_made_once_and_never_changed,
             totals_are_the_sum_of_the_lines,
             lines_come_in_the_order_of_hour_line_and_incarnation,
             hosts_belong_to_one_cluster_in_any_spelling,
