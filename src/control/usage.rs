@@ -1,6 +1,5 @@
 //! `GET /v1/usage/records`: what was used, by hour, as NDJSON or CSV.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -16,7 +15,7 @@ use super::request::QueryOf;
 use super::usage_csv;
 use super::usage_record::{Dimensions, Selection, UsageRecord, sum};
 use crate::clock;
-use crate::meter::record::{Counters, Operation};
+use crate::meter::record::Operation;
 use crate::principal::{AccountId, ClusterId, KeyId};
 use crate::time::{Hour, WallTime};
 
@@ -73,9 +72,7 @@ pub async fn records(
     };
     let selection = query.selection(reader)?;
     let limit = query.limit.unwrap_or(USUAL).clamp(1, MOST);
-    // Nothing is final yet, see `UsageRecord::new`.
-    let page =
-        if query.r#final == Some(true) { Vec::new() } else { control.page(&selection, query.hours(), limit).await? };
+    let page = control.page(&selection, query.r#final, query.hours(), limit).await?;
     Ok(written(page, limit, write))
 }
 
@@ -117,16 +114,21 @@ impl Control {
     async fn page(
         &self,
         selection: &Selection,
+        is_final: Option<bool>,
         hours: std::ops::RangeInclusive<Hour>,
         limit: usize,
-    ) -> Result<Vec<(Dimensions, Counters)>, Problem> {
+    ) -> Result<Vec<(Dimensions, UsageRecord)>, Problem> {
         let (last, recent) = (*hours.end(), Hour(hours.end().0.saturating_sub(RECENT_HOURS)));
         let mut from = (*hours.start()).max(selection.after.map_or(Hour(0), |after| after.hour));
         let mut page = Vec::new();
         while from <= last && page.len() <= limit {
             let to = if from < recent { recent } else { from };
-            let sums: BTreeMap<_, _> = sum(&self.store.lines(from, to).await?, selection);
-            page.extend(sums.into_iter().take(limit + 1 - page.len()));
+            // Asked before the lines: a record that says it is final has at least all that made it so.
+            let standing = self.standing(from, to).await?;
+            let records = standing.records(sum(&self.store.lines(from, to).await?, selection), selection);
+            let wanted =
+                records.into_iter().filter(|(about, _)| is_final.is_none_or(|is| is == standing.is_final(about.hour)));
+            page.extend(wanted.take(limit + 1 - page.len()));
             from = to.next();
         }
         Ok(page)
@@ -135,10 +137,10 @@ impl Control {
 
 const CSV: &str = "text/csv; charset=utf-8";
 
-type Records = [(Dimensions, Counters)];
+type Records = [(Dimensions, UsageRecord)];
 
 fn written(
-    mut page: Vec<(Dimensions, Counters)>,
+    mut page: Vec<(Dimensions, UsageRecord)>,
     limit: usize,
     write: fn(&Records) -> (&'static str, Vec<u8>),
 ) -> Response {
@@ -155,8 +157,7 @@ fn written(
 }
 
 fn ndjson(page: &Records) -> (&'static str, Vec<u8>) {
-    let records = page.iter().map(|(dimensions, counters)| UsageRecord::new(*dimensions, counters, false, 0));
-    (NDJSON, lines_of(records))
+    (NDJSON, lines_of(page.iter().map(|(_, record)| record)))
 }
 
 const NDJSON: &str = "application/x-ndjson";

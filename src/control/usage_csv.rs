@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::usage_record::Dimensions;
-use crate::meter::record::{Counters, Outcome};
+use super::usage_record::{Dimensions, UsageRecord};
+use crate::meter::record::Outcome;
 
 /// The names of the fields, as the first line of the first page.
 pub fn head() -> String {
@@ -16,23 +16,23 @@ pub fn head() -> String {
 }
 
 /// A line for each record. Nothing in them needs quotes: ids, names of ours, times and numbers.
-pub fn lines(records: &[(Dimensions, Counters)]) -> String {
+pub fn lines(records: &[(Dimensions, UsageRecord)]) -> String {
     let mut text = String::with_capacity(records.len() * 256);
-    for (dimensions, counters) in records {
-        write_record(&mut text, dimensions, counters);
+    for (dimensions, record) in records {
+        write_record(&mut text, dimensions, record);
     }
     text
 }
 
 /// Writing to a String cannot fail.
-fn write_record(to: &mut String, dimensions: &Dimensions, counters: &Counters) {
+fn write_record(to: &mut String, dimensions: &Dimensions, record: &UsageRecord) {
     let Dimensions { hour, account_id, cluster_id, operation, key_id } = dimensions;
     let key = key_id.map(|id| id.to_string()).unwrap_or_default();
     let (start, end, operation) = (hour.start(), hour.end(), operation.name());
-    let _infallible = write!(to, "{start},{end},false,{account_id},{cluster_id},{operation},{key}");
-    let Counters { request_bytes, response_bytes, read_units, write_units, units_missing, interrupted, .. } = counters;
+    let _infallible = write!(to, "{start},{end},{},{account_id},{cluster_id},{operation},{key}", record.r#final);
+    let UsageRecord { request_bytes, response_bytes, read_units, write_units, units_missing, interrupted, .. } = record;
     let rest = [request_bytes, response_bytes, read_units, write_units, units_missing, interrupted];
-    for count in counters.outcomes.iter().chain(rest) {
+    for count in record.calls.0.iter().chain(rest) {
         let _infallible = write!(to, ",{count}");
     }
     to.push_str("\r\n");
@@ -41,7 +41,7 @@ fn write_record(to: &mut String, dimensions: &Dimensions, counters: &Counters) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meter::record::Operation;
+    use crate::meter::record::{Counters, Operation};
     use crate::principal::{AccountId, ClusterId, ID_BYTES, KeyId};
     use crate::time::Hour;
 
@@ -51,7 +51,10 @@ mod tests {
         let of =
             |key_id| Dimensions { hour: Hour(492_777), account_id, cluster_id, operation: Operation::Query, key_id };
         let counters = Counters { outcomes: [3, 1, 0, 0, 0, 0], read_units: u64::MAX, ..Counters::default() };
-        let text = head() + &lines(&[(of(None), counters), (of(Some(KeyId([3; ID_BYTES]))), counters)]);
+        let text = head()
+            + &lines(
+                &[of(None), of(Some(KeyId([3; ID_BYTES])))].map(|of| (of, UsageRecord::new(of, &counters, true, &[]))),
+            );
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
         assert!(lines.iter().all(|line| line.len() == 19), "{text}");
         let column = |name| lines[0].iter().position(|head| *head == name).unwrap();

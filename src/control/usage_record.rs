@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::meter::record::{Counters, LedgerLine, LineKey, Operation, Outcome};
 use crate::principal::{AccountId, ClusterId, ID_BYTES, KeyId};
-use crate::store::usage::RecordKey;
+use crate::store::usage::{Field, RecordKey};
 use crate::time::Hour;
 
 /// What one record is about. Records are ordered by it, and a cursor is one of it.
@@ -41,7 +41,7 @@ pub struct UsageRecord {
     /// Calls that the record knows of, its adjustments, and one more once it is final. None of them is ever taken back, and nothing
     /// else of a record changes without one of them; so it grows exactly when the record changes.
     revision: u64,
-    r#final: bool,
+    pub(super) r#final: bool,
     account_id: AccountId,
     cluster_id: ClusterId,
     operation: Operation,
@@ -49,24 +49,24 @@ pub struct UsageRecord {
     key_id: Option<KeyId>,
     window_start: String,
     window_end: String,
-    calls: Calls,
+    pub(super) calls: Calls,
     #[serde(serialize_with = "decimal")]
-    request_bytes: u64,
+    pub(super) request_bytes: u64,
     #[serde(serialize_with = "decimal")]
-    response_bytes: u64,
+    pub(super) response_bytes: u64,
     #[serde(serialize_with = "decimal")]
-    read_units: u64,
+    pub(super) read_units: u64,
     #[serde(serialize_with = "decimal")]
-    write_units: u64,
+    pub(super) write_units: u64,
     #[serde(serialize_with = "decimal")]
-    units_missing: u64,
+    pub(super) units_missing: u64,
     #[serde(serialize_with = "decimal")]
-    interrupted: u64,
+    pub(super) interrupted: u64,
 }
 
 /// Counts by outcome, every outcome present.
 #[derive(Clone, Copy, Debug)]
-struct Calls([u64; 6]);
+pub(super) struct Calls(pub(super) [u64; 6]);
 
 impl Serialize for Calls {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -117,9 +117,16 @@ impl Selection {
 }
 
 impl UsageRecord {
-    /// `adjustments` is how many corrections are in the counters.
-    pub fn new(dimensions: Dimensions, counters: &Counters, r#final: bool, adjustments: u64) -> Self {
-        let calls = counters.opened.saturating_add(counters.committed()).saturating_add(counters.interrupted);
+    /// Of what was counted, and corrections of it. Nothing goes below zero: that was checked when a correction was made, and what
+    /// is counted only grows.
+    pub fn new(dimensions: Dimensions, counted: &Counters, r#final: bool, corrections: &[(Field, i64)]) -> Self {
+        let calls = counted.opened.saturating_add(counted.committed()).saturating_add(counted.interrupted);
+        let adjustments = u64::try_from(corrections.len()).unwrap_or(u64::MAX);
+        let mut counters = *counted;
+        for (field, delta) in corrections {
+            let number = field.of(&mut counters);
+            *number = number.saturating_add_signed(*delta);
+        }
         let Dimensions { hour, account_id, cluster_id, operation, key_id } = dimensions;
         Self {
             record_id: dimensions.record_id(),
@@ -230,7 +237,7 @@ mod tests {
     fn a_record_is_flat_and_its_counts_are_decimal_strings() {
         let lines = [line(492_777, 1, 1, 3)];
         let (dimensions, counters) = sum(&lines, &Selection::default()).into_iter().next().unwrap();
-        let record = serde_json::to_value(UsageRecord::new(dimensions, &counters, false, 0)).unwrap();
+        let record = serde_json::to_value(UsageRecord::new(dimensions, &counters, false, &[])).unwrap();
         assert_eq!(record["calls"]["ok"], "3");
         assert_eq!(record["calls"].as_object().unwrap().len(), 6);
         assert_eq!(record["read_units"], (1_u64 << 60).to_string());
@@ -238,7 +245,7 @@ mod tests {
         assert_eq!(record["window_start"], "2026-03-20T09:00:00Z");
         assert_eq!(record["window_end"], "2026-03-20T10:00:00Z");
         assert!(record.get("key_id").is_none());
-        let again = UsageRecord::new(dimensions, &counters.plus(&counters), false, 0);
+        let again = UsageRecord::new(dimensions, &counters.plus(&counters), false, &[]);
         assert_eq!(record["record_id"], again.record_id);
         assert!(again.revision > 6);
     }

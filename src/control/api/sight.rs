@@ -117,8 +117,8 @@ pub(super) fn billing_routes(api: Api) -> Api {
     let number = json!({"type": "integer", "minimum": 0});
     let adjustment = json!({
         "account_id": "acc_aaaaaaaaaaaaaaaa", "cluster_id": "clu_aaaaaaaaaaaaaaaa", "operation": "query",
-        "window_start": "2026-03-20T09:00:00Z", "field": "read_units", "delta": -100, "reason": "credited after an outage",
-        "idempotency_key": "credit-2026-03-20-1",
+        "window_start": "2026-03-20T09:00:00Z", "field": "read_units", "delta": 100, "reason": "taken from the log of the service",
+        "idempotency_key": "late-2026-03-20-1",
     });
     api.with(
         Route::new(
@@ -157,7 +157,7 @@ pub(super) fn billing_routes(api: Api) -> Api {
             ("readReconciliation", "What gateways say they counted in an hour, against what the ledger holds."),
             METER,
         )
-        .query("window", "Any instant within the hour.", &instant)
+        .query("window", "Any instant within the hour; by default the last one that is over.", &instant)
         .answers::<reconciliation::Reconciliation>(200, "The comparison."),
     )
     .with(

@@ -18,8 +18,9 @@ pub struct Attendance {
 
 struct Presence {
     first: Hour,
-    /// Absent while it goes on.
-    last: Option<Hour>,
+    latest: Hour,
+    /// Where it said that it leaves.
+    left: Option<Hour>,
     closed: BTreeSet<Hour>,
 }
 
@@ -30,14 +31,15 @@ impl Attendance {
         for HourMark { hour, incarnation, mark } in marks {
             let presence = gateways.entry(*incarnation).or_insert_with(|| Presence {
                 first: *hour,
-                last: None,
+                latest: *hour,
+                left: None,
                 closed: BTreeSet::new(),
             });
-            presence.first = presence.first.min(*hour);
+            (presence.first, presence.latest) = (presence.first.min(*hour), presence.latest.max(*hour));
             let Some(closing) = &mark.closing else { continue };
             presence.closed.insert(*hour);
             if closing.leaves {
-                presence.last = presence.last.max(Some(*hour));
+                presence.left = presence.left.max(Some(*hour));
             }
         }
         Self { gateways }
@@ -51,14 +53,19 @@ impl Attendance {
 
     /// The hours in which anybody counts, from the first mark until `now`.
     pub fn hours(&self, now: Hour) -> BTreeSet<Hour> {
-        let spans = self.gateways.values().map(|presence| (presence.first, presence.last.unwrap_or(now).min(now)));
+        let spans = self.gateways.values().map(|presence| (presence.first, presence.last().unwrap_or(now).min(now)));
         spans.flat_map(|(first, last)| (first.0..=last.0).map(Hour)).collect()
     }
 }
 
 impl Presence {
+    /// Absent while it goes on. One that was heard of after it left has not.
+    fn last(&self) -> Option<Hour> {
+        self.left.filter(|left| *left >= self.latest)
+    }
+
     fn owes(&self, hour: Hour) -> bool {
-        let counts = self.first <= hour && self.last.is_none_or(|last| hour <= last);
+        let counts = self.first <= hour && self.last().is_none_or(|last| hour <= last);
         counts && !self.closed.contains(&hour)
     }
 }
@@ -110,5 +117,12 @@ mod tests {
         let attendance = Attendance::of(&[mark(A, 5, None), mark(A, 6, Some(true))]);
         assert_eq!(attendance.missing(Hour(5)), [A]);
         assert_eq!(attendance.missing(Hour(6)), []);
+    }
+
+    #[test]
+    fn one_that_was_heard_of_after_it_left_has_not_left() {
+        let attendance = Attendance::of(&[mark(A, 5, Some(true)), mark(A, 6, Some(false))]);
+        assert_eq!(attendance.missing(Hour(6)), []);
+        assert_eq!(attendance.missing(Hour(7)), [A]);
     }
 }

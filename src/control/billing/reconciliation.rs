@@ -22,8 +22,8 @@ use crate::time::{Hour, WallTime};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
-    /// Any instant within the hour.
-    #[serde(deserialize_with = "instant")]
+    /// Any instant within the hour; absent for the last one that is over.
+    #[serde(default, deserialize_with = "instant")]
     window: Option<WallTime>,
 }
 
@@ -89,12 +89,13 @@ pub async fn read(
     _: MeterReader,
     QueryOf(query): QueryOf<Query>,
 ) -> Result<Json<Reconciliation>, Problem> {
-    let hour = query.window.unwrap_or_default().hour();
+    let now = clock::wall().hour();
+    let hour = query.window.map_or(Hour(now.0.saturating_sub(1)), WallTime::hour);
     let missing = control.attendance(hour, hour).await?.missing(hour);
     // In this order: lines only grow, so none is behind a closing that was read before it.
     let marks = control.store.marks(hour, hour).await?;
     let lines = control.store.lines(hour, hour).await?;
-    let open = hour >= clock::wall().hour() || !missing.is_empty();
+    let open = hour >= now || !missing.is_empty();
     Ok(Json(reconcile(hour, &marks, &lines, open)))
 }
 

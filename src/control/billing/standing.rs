@@ -6,7 +6,7 @@ use crate::control::Control;
 use crate::control::usage_record::{Dimensions, Selection, UsageRecord};
 use crate::meter::record::Counters;
 use crate::store::StoreError;
-use crate::store::usage::Adjustment;
+use crate::store::usage::{Adjustment, Field};
 use crate::time::Hour;
 
 /// The final hours and the adjustments of a span of hours.
@@ -26,33 +26,34 @@ impl Control {
 }
 
 impl Standing {
+    pub fn is_final(&self, hour: Hour) -> bool {
+        self.finals.contains(&hour)
+    }
+
     /// Records of what was counted, corrected where they are not split by key: a correction is of a record as it is billed.
     pub fn records(
         &self,
         mut sums: BTreeMap<Dimensions, Counters>,
         selection: &Selection,
     ) -> Vec<(Dimensions, UsageRecord)> {
-        let corrected = if selection.by_key { BTreeMap::new() } else { self.correct(&mut sums, selection) };
-        let record = |(dimensions, counters): (Dimensions, Counters)| {
-            let adjustments = corrected.get(&dimensions).copied().unwrap_or_default();
-            let r#final = self.finals.contains(&dimensions.hour);
-            (dimensions, UsageRecord::new(dimensions, &counters, r#final, adjustments))
+        let corrections = if selection.by_key { BTreeMap::new() } else { self.corrections(selection) };
+        // Some are of a record of which nothing was counted.
+        corrections.keys().for_each(|about| drop(sums.entry(*about).or_default()));
+        let record = |(about, counted): (Dimensions, Counters)| {
+            let corrections = corrections.get(&about).map(Vec::as_slice).unwrap_or_default();
+            (about, UsageRecord::new(about, &counted, self.is_final(about.hour), corrections))
         };
         sums.into_iter().map(record).collect()
     }
 
-    /// How many adjustments each record has.
-    fn correct(&self, sums: &mut BTreeMap<Dimensions, Counters>, selection: &Selection) -> BTreeMap<Dimensions, u64> {
-        let mut counts = BTreeMap::new();
+    fn corrections(&self, selection: &Selection) -> BTreeMap<Dimensions, Vec<(Field, i64)>> {
+        let mut corrections: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for Adjustment { new, .. } in &self.adjustments {
-            let dimensions = Dimensions::of(&new.record);
-            if selection.takes_record(&dimensions) {
-                let number = new.field.of(sums.entry(dimensions).or_default());
-                // It was checked that nothing goes below zero, and what is counted only grows.
-                *number = number.saturating_add_signed(new.delta);
-                *counts.entry(dimensions).or_default() += 1;
+            let about = Dimensions::of(&new.record);
+            if selection.takes_record(&about) {
+                corrections.entry(about).or_default().push((new.field, new.delta));
             }
         }
-        counts
+        corrections
     }
 }

@@ -124,13 +124,17 @@ pub async fn run(control: Arc<Control>) {
 
 /// How far this process knows that all hours are final.
 #[derive(Default)]
-struct Settled {
+pub(in crate::control) struct Settled {
     before: Option<Hour>,
 }
 
 impl Settled {
     /// The hours that it made final.
-    async fn round(&mut self, control: &Control, now: WallTime) -> Result<Vec<Hour>, StoreError> {
+    pub(in crate::control) async fn round(
+        &mut self,
+        control: &Control,
+        now: WallTime,
+    ) -> Result<Vec<Hour>, StoreError> {
         let Some(last) = WallTime(now.0.saturating_sub(GRACE.as_millis() as u64)).hour().0.checked_sub(1).map(Hour)
         else {
             return Ok(Vec::new());

@@ -1,6 +1,7 @@
 //! The control plane against the embedded store behind its journal, request by request.
 
 mod access;
+mod billing;
 mod document;
 mod hostile;
 mod keys;
