@@ -1,4 +1,4 @@
-//! `GET /v1/usage/records`: what was used, by hour, as NDJSON or CSV.
+//! `GET /v1/usage/records`: what was used, by hour, as NDJSON, CSV or CloudEvents.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,15 +6,16 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 use serde::{Deserialize, Deserializer};
 
 use super::Control;
 use super::caller::UsageReader;
 use super::error::{Kind, Problem};
 use super::request::QueryOf;
-use super::usage_csv;
-use super::usage_record::{Dimensions, Selection, UsageRecord, sum};
+use super::usage_format::{Format, Page};
+use super::usage_record::{Dimensions, Selection, sum};
 use crate::clock;
 use crate::meter::record::{Counters, Operation};
 use crate::principal::{AccountId, ClusterId, KeyId};
@@ -52,31 +53,33 @@ enum By {
     Key,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Format {
-    Ndjson,
-    Csv,
-    Cloudevents,
-}
-
 pub async fn records(
     State(control): State<Arc<Control>>,
     reader: UsageReader,
     QueryOf(query): QueryOf<Query>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let write = match query.format {
-        None | Some(Format::Ndjson) => ndjson,
-        Some(Format::Csv) if query.cursor.is_none() => csv_from_its_head,
-        Some(Format::Csv) => more_csv,
-        Some(Format::Cloudevents) => return Err(Kind::NotAcceptable.into()),
-    };
     let selection = query.selection(reader)?;
     let limit = query.limit.unwrap_or(USUAL).clamp(1, MOST);
     // Nothing is final yet, see `UsageRecord::new`.
-    let page =
+    let mut records =
         if query.r#final == Some(true) { Vec::new() } else { control.page(&selection, query.hours(), limit).await? };
-    Ok(written(page, limit, write))
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let page = Page { records: &records, is_first: query.cursor.is_none(), ledger: control.store.store_id() };
+    let next = records.last().filter(|_| more).map(|(dimensions, _)| dimensions.to_cursor());
+    Ok(written(page, query.format.unwrap_or_else(|| Format::wanted(&headers)), next))
+}
+
+fn written(page: Page<'_>, format: Format, next: Option<String>) -> Response {
+    let mut response = Response::new(Body::from(format.write(page)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    if let Some(value) = next.and_then(|next| next.try_into().ok()) {
+        headers.insert(NEXT_CURSOR, value);
+    }
+    response
 }
 
 impl Query {
@@ -86,7 +89,8 @@ impl Query {
             (UsageReader::Of(own), Some(asked)) if asked != own => return Err(Kind::Forbidden.into()),
             (UsageReader::Of(own), _) => Some(own),
         };
-        let by_key = self.by == Some(By::Key);
+        // Of one key alone it is another record than of all keys, and has to have another id.
+        let by_key = self.by == Some(By::Key) || self.key.is_some();
         let after = match self.cursor.as_deref() {
             None => None,
             Some(text) => Some(cursor(text, by_key)?),
@@ -131,46 +135,6 @@ impl Control {
         }
         Ok(page)
     }
-}
-
-const CSV: &str = "text/csv; charset=utf-8";
-
-type Records = [(Dimensions, Counters)];
-
-fn written(
-    mut page: Vec<(Dimensions, Counters)>,
-    limit: usize,
-    write: fn(&Records) -> (&'static str, Vec<u8>),
-) -> Response {
-    let more = page.len() > limit;
-    page.truncate(limit);
-    let next = page.last().filter(|_| more).map(|(dimensions, _)| dimensions.to_cursor());
-    let (content_type, body) = write(&page);
-    let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    if let Some(value) = next.and_then(|next| next.try_into().ok()) {
-        response.headers_mut().insert(NEXT_CURSOR, value);
-    }
-    response
-}
-
-fn ndjson(page: &Records) -> (&'static str, Vec<u8>) {
-    let mut body = Vec::with_capacity(page.len() * 512);
-    for (dimensions, counters) in page {
-        // Nothing in a record can fail to be written as JSON.
-        let _always_written = serde_json::to_writer(&mut body, &UsageRecord::new(*dimensions, counters));
-        body.push(b'\n');
-    }
-    ("application/x-ndjson", body)
-}
-
-/// So that the pages make one table when they are put together.
-fn csv_from_its_head(page: &Records) -> (&'static str, Vec<u8>) {
-    (CSV, (usage_csv::head() + &usage_csv::lines(page)).into_bytes())
-}
-
-fn more_csv(page: &Records) -> (&'static str, Vec<u8>) {
-    (CSV, usage_csv::lines(page).into_bytes())
 }
 
 /// RFC 3339 in UTC or with an offset.

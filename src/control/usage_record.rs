@@ -36,18 +36,18 @@ pub struct Selection {
 /// One line of the answer.
 #[derive(Clone, Debug, Serialize)]
 pub struct UsageRecord {
-    record_id: String,
+    pub record_id: String,
     /// Calls that the record knows of. Each of them was counted once and is never taken back, and nothing else of a record
     /// changes without one of them; so it grows exactly when the record changes.
-    revision: u64,
-    r#final: bool,
-    account_id: AccountId,
+    pub revision: u64,
+    pub r#final: bool,
+    pub account_id: AccountId,
     cluster_id: ClusterId,
     operation: Operation,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_id: Option<KeyId>,
     window_start: String,
-    window_end: String,
+    pub window_end: String,
     calls: Calls,
     #[serde(serialize_with = "decimal")]
     request_bytes: u64,
