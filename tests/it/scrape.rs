@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::harness::PATIENCE;
+use crate::harness::fleet::{Fleet, GATEWAYS, Setting};
 use crate::harness::process::OPERATOR_TOKEN;
 use crate::harness::prometheus::{Prometheus, Relay};
 use crate::harness::stage::{FETCH, Stage};
@@ -30,11 +31,65 @@ fn started(folder: &Path, name: &str, scrape: &str, more: &[&str]) -> Prometheus
     Prometheus::start(&config, &folder.join(name), more)
 }
 
+/// What scrapes the same thing, each in its way.
+struct Scrapers(Vec<Prometheus>);
+
+impl Scrapers {
+    #[track_caller]
+    fn until(&self, query: &str, number: Option<&str>) {
+        let deadline = Instant::now() + PATIENCE;
+        for scraper in &self.0 {
+            while scraper.number(query).as_deref() != number {
+                assert!(Instant::now() < deadline, "{query} is {:?}", scraper.number(query));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+
+    /// Waits until there are so many samples after this moment.
+    fn scraped(&self, times: usize, moment: &str) {
+        let since = format!("sum(count_over_time({SERIES}[1h]) - count_over_time({SERIES}[1h] @ {moment}))");
+        self.until(&format!("{since} >= bool {times}"), Some("1"));
+    }
+
+    /// Nothing is scraped while `work` is done.
+    fn behind_their_back(&self, work: impl FnOnce()) {
+        self.0.iter().for_each(Prometheus::pause);
+        work();
+        self.0.iter().for_each(Prometheus::go_on);
+    }
+
+    /// A moment between two scrapes of every scraper, in seconds since 1970.
+    fn moment(&self) -> String {
+        let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let since = |scraper: &Prometheus, now: f64| {
+                let last = scraper.query("max(timestamp(up))")[0]["value"][1].as_str().unwrap().parse::<f64>().unwrap();
+                now - last
+            };
+            let at = now();
+            if self.0.iter().all(|scraper| (0.1..0.9).contains(&since(scraper, at))) {
+                return format!("{at:.3}");
+            }
+            assert!(Instant::now() < deadline, "no moment without a scrape");
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    #[track_caller]
+    fn all_say(&self, query: &str, number: Option<&str>) {
+        for scraper in &self.0 {
+            assert_eq!(scraper.number(query).as_deref(), number, "{query}");
+        }
+    }
+}
+
 struct Pipeline {
     stage: Stage,
     relay: Relay,
     /// Of text, and of protobuf in two parts.
-    scrapers: [Prometheus; 2],
+    scrapers: Scrapers,
     _folder: tempfile::TempDir,
 }
 
@@ -49,28 +104,11 @@ impl Pipeline {
         };
         // What makes this version of Debian's ask for protobuf.
         let protobuf = ["--enable-feature=native-histograms"];
-        let scrapers = [
+        let scrapers = vec![
             started(folder.path(), "text", &whole, &[]),
             started(folder.path(), "protobuf", &[part("0/2"), part("1/2")].concat(), &protobuf),
         ];
-        Self { stage, relay, scrapers, _folder: folder }
-    }
-
-    #[track_caller]
-    fn until(&self, query: &str, number: Option<&str>) {
-        let deadline = Instant::now() + PATIENCE;
-        for scraper in &self.scrapers {
-            while scraper.number(query).as_deref() != number {
-                assert!(Instant::now() < deadline, "{query} is {:?}", scraper.number(query));
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
-    }
-
-    /// Waits until there are so many samples after this moment.
-    fn scraped(&self, times: usize, moment: &str) {
-        let since = format!("sum(count_over_time({SERIES}[1h]) - count_over_time({SERIES}[1h] @ {moment}))");
-        self.until(&format!("{since} >= bool {times}"), Some("1"));
+        Self { stage, relay, scrapers: Scrapers(scrapers), _folder: folder }
     }
 
     fn call(&self, times: usize) {
@@ -81,75 +119,50 @@ impl Pipeline {
         self.stage.restart();
         self.relay.lead_to(Some(self.stage.control));
     }
-
-    /// A moment between two scrapes of every scraper, in seconds since 1970.
-    fn moment(&self) -> String {
-        let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let since = |scraper: &Prometheus, now: f64| {
-                let last = scraper.query("max(timestamp(up))")[0]["value"][1].as_str().unwrap().parse::<f64>().unwrap();
-                now - last
-            };
-            let at = now();
-            if self.scrapers.iter().all(|scraper| (0.1..0.9).contains(&since(scraper, at))) {
-                return format!("{at:.3}");
-            }
-            assert!(Instant::now() < deadline, "no moment without a scrape");
-            std::thread::sleep(Duration::from_millis(30));
-        }
-    }
-
-    #[track_caller]
-    fn all_say(&self, query: &str, number: Option<&str>) {
-        for scraper in &self.scrapers {
-            assert_eq!(scraper.number(query).as_deref(), number, "{query}");
-        }
-    }
 }
 
 #[test]
 fn the_documented_query_is_exact_over_a_restart_a_kill_and_an_outage_and_increase_is_not() {
     let mut pipeline = Pipeline::start();
-    pipeline.until("min(up)", Some("1"));
-    let start = pipeline.moment();
+    pipeline.scrapers.until("min(up)", Some("1"));
+    let start = pipeline.scrapers.moment();
 
     // A series that appears at 37: nobody has scraped it before.
-    pipeline.scrapers.iter().for_each(Prometheus::pause);
-    pipeline.call(37);
-    pipeline.stage.settled(37);
-    pipeline.scrapers.iter().for_each(Prometheus::go_on);
-    pipeline.until(&format!("sum({SERIES})"), Some("37"));
+    pipeline.scrapers.behind_their_back(|| {
+        pipeline.call(37);
+        pipeline.stage.settled(37);
+    });
+    pipeline.scrapers.until(&format!("sum({SERIES})"), Some("37"));
 
     // A restart, with calls on both sides of it.
     assert_eq!(pipeline.stage.process.take().unwrap().stop().code(), Some(0));
     pipeline.restart();
     pipeline.call(5);
-    pipeline.until(&format!("sum({SERIES})"), Some("42"));
-    let middle = pipeline.moment();
+    pipeline.scrapers.until(&format!("sum({SERIES})"), Some("42"));
+    let middle = pipeline.scrapers.moment();
 
     // A kill right behind the last answer, before anything of it is flushed or scraped.
-    pipeline.scraped(1, &middle);
+    pipeline.scrapers.scraped(1, &middle);
     pipeline.call(8);
     pipeline.stage.process.take().unwrap().kill();
     pipeline.restart();
-    pipeline.until(&format!("sum({SERIES})"), Some("50"));
-    pipeline.scraped(3, &middle);
-    let end = pipeline.moment();
+    pipeline.scrapers.until(&format!("sum({SERIES})"), Some("50"));
+    pipeline.scrapers.scraped(3, &middle);
+    let end = pipeline.scrapers.moment();
 
-    pipeline.all_say(&used(&start, &end), Some("50"));
-    pipeline.all_say(&used(&start, &middle), Some("42"));
-    pipeline.all_say(&used(&middle, &end), Some("8"));
-    pipeline.all_say(&format!("sum(resets({SERIES}[1h]))"), Some("0"));
+    pipeline.scrapers.all_say(&used(&start, &end), Some("50"));
+    pipeline.scrapers.all_say(&used(&start, &middle), Some("42"));
+    pipeline.scrapers.all_say(&used(&middle, &end), Some("8"));
+    pipeline.scrapers.all_say(&format!("sum(resets({SERIES}[1h]))"), Some("0"));
     increase_is_wrong(&pipeline, [&start, &middle, &end]);
     nothing_is_said_about_what_was_not_scraped(&pipeline, &end);
 
     // Nobody answers at the end of the period: what was scraped last counts.
     pipeline.relay.lead_to(None);
-    pipeline.until("max(up)", Some("0"));
-    let away = pipeline.moment();
-    pipeline.all_say(&format!("sum({SERIES} @ {away})"), None);
-    pipeline.all_say(&used(&start, &away), Some("50"));
+    pipeline.scrapers.until("max(up)", Some("0"));
+    let away = pipeline.scrapers.moment();
+    pipeline.scrapers.all_say(&format!("sum({SERIES} @ {away})"), None);
+    pipeline.scrapers.all_say(&used(&start, &away), Some("50"));
     each_scraper_was_given_its_format(&pipeline.relay);
 }
 
@@ -161,7 +174,7 @@ fn increase_is_wrong(pipeline: &Pipeline, [start, middle, end]: [&str; 3]) {
         let query = format!("sum(increase({SERIES}[{window}ms] @ {to}))");
         scraper.number(&query).unwrap().parse::<f64>().unwrap()
     };
-    for scraper in &pipeline.scrapers {
+    for scraper in &pipeline.scrapers.0 {
         let (whole, late) = (increase(scraper, start, end), increase(scraper, middle, end));
         println!("used 50 and of these 8 in the end; increase() says {whole} and {late}");
         assert!(whole < 30.0, "the first 37 are not in it: {whole}");
@@ -174,7 +187,7 @@ fn increase_is_wrong(pipeline: &Pipeline, [start, middle, end]: [&str; 3]) {
 /// Without a scrape before the start nobody knows what was used before it: no answer, rather than all that was ever used.
 fn nothing_is_said_about_what_was_not_scraped(pipeline: &Pipeline, end: &str) {
     let long_ago = (end.parse::<f64>().unwrap() - 3600.0).to_string();
-    pipeline.all_say(&used(&long_ago, end), None);
+    pipeline.scrapers.all_say(&used(&long_ago, end), None);
 }
 
 fn each_scraper_was_given_its_format(relay: &Relay) {
@@ -195,4 +208,32 @@ fn each_scraper_was_given_its_format(relay: &Relay) {
         assert!(own.iter().all(|exchange| exchange.content_type == content_type), "{own:?}");
         println!("{target}: Accept: {}", own[0].accept);
     }
+}
+
+#[test]
+fn the_documented_query_is_exact_while_one_gateway_of_three_is_killed() {
+    let (mut fleet, folder) = (Fleet::start(&Setting::default()), tempfile::tempdir().unwrap());
+    let target = format!("      - targets: [\"{}\"]\n", fleet.office.control);
+    let scrapers = Scrapers(vec![started(folder.path(), "fleet", &target, &[])]);
+    let (_, key) = fleet.office.create();
+    scrapers.until("min(up)", Some("1"));
+    let start = scrapers.moment();
+    let call = |fleet: &Fleet, gateway: usize, times: usize| {
+        let at = fleet.gateways()[gateway];
+        (0..times).for_each(|_| assert_eq!(fleet.status(at, &key), 200));
+    };
+    scrapers.behind_their_back(|| {
+        (0..GATEWAYS).for_each(|gateway| call(&fleet, gateway, 10));
+        // Right behind the last answer: nobody else knows of these yet.
+        call(&fleet, 1, 7);
+        fleet.kill(1);
+        call(&fleet, 0, 3);
+        fleet.start_again(1);
+        call(&fleet, 1, 4);
+    });
+    let calls = GATEWAYS * 10 + 7 + 3 + 4;
+    scrapers.until(&format!("sum({SERIES})"), Some(&calls.to_string()));
+    let end = scrapers.moment();
+    scrapers.all_say(&used(&start, &end), Some(&calls.to_string()));
+    assert_eq!(fleet.sample.counts().total.calls, calls as u64, "what the service itself has counted");
 }
