@@ -40,7 +40,7 @@ pub struct Records {
     /// The hour behind the last one.
     #[arg(long)]
     to: Option<String>,
-    /// The answer as the API gives it in this format: csv.
+    /// The answer as the API gives it in this format: csv (columns of FOCUS), cloudevents.
     #[arg(long)]
     format: Option<String>,
 }

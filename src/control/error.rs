@@ -76,7 +76,6 @@ kinds! {
     KeyTaken => CONFLICT, "key_taken", "A key in the list is known already.";
     NotFound => NOT_FOUND, "not_found", "There is nothing here.";
     MethodNotAllowed => METHOD_NOT_ALLOWED, "method_not_allowed", "This resource has no such method.";
-    NotAcceptable => NOT_ACCEPTABLE, "not_acceptable", "This resource has no such format.";
     BodyTimeout => REQUEST_TIMEOUT, "request_timeout", "The request body did not arrive in time.";
     BodyTooLarge => PAYLOAD_TOO_LARGE, "body_too_large", "The request body is too large.";
     NotJson => UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Send the body as application/json.";

@@ -2,233 +2,138 @@
 //!
 //! It is not made with the `prometheus` crate: that one mixes up label values that hash alike, which must not happen to bills.
 
-use std::convert::Infallible;
-use std::fmt::Write;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+mod family;
+mod pieces;
+mod protobuf;
+mod shard;
+mod text;
 
-use axum::body::{Body, Bytes};
+use std::sync::Arc;
+
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use http::header::{CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue};
-use http_body::Frame;
+use serde::Deserialize;
 
+pub use self::pieces::Pieces;
+pub use self::shard::Shard;
 use super::Control;
+use super::accept;
 use super::caller::MeterReader;
-use crate::meter::record::{Counters, Outcome};
-use crate::store::UsageTotal;
+use super::error::Problem;
+use super::request::QueryOf;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exposition {
+pub enum Exposition {
     /// Prometheus text, version 0.0.4.
     Text,
     /// OpenMetrics text, version 1.0.0.
     OpenMetrics,
+    /// Delimited messages of Prometheus' own protobuf format.
+    Protobuf,
 }
 
-/// A family of counters: its name without `_total`, its help, and how it is read from the counters of a line.
-struct Family {
-    name: &'static str,
-    help: &'static str,
-    values: Values,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    shard: Option<String>,
 }
 
-enum Values {
-    ByOutcome,
-    One(fn(&Counters) -> u64),
-}
-
-const FAMILIES: [Family; 7] = [
-    Family { name: "tollgate_usage_calls", help: "Calls ended, by outcome.", values: Values::ByOutcome },
-    one("tollgate_usage_request_bytes", "Bytes of request bodies.", |c| c.request_bytes),
-    one("tollgate_usage_response_bytes", "Bytes of response bodies.", |c| c.response_bytes),
-    one("tollgate_usage_read_units", "Read units that the service reported.", |c| c.read_units),
-    one("tollgate_usage_write_units", "Write units that the service reported.", |c| c.write_units),
-    one("tollgate_usage_units_missing", "Ok document operations without reported units.", |c| c.units_missing),
-    one("tollgate_usage_interrupted", "Calls of a killed gateway that never ended.", |c| c.interrupted),
-];
-
-const fn one(name: &'static str, help: &'static str, read: fn(&Counters) -> u64) -> Family {
-    Family { name, help, values: Values::One(read) }
-}
-
-pub async fn totals(State(control): State<Arc<Control>>, _: MeterReader, headers: HeaderMap) -> Response {
-    let exposition = negotiated(&headers);
-    let mut response = Response::new(Body::new(Pieces::new(control.store.totals(), exposition)));
+pub async fn totals(
+    State(control): State<Arc<Control>>,
+    _: MeterReader,
+    QueryOf(query): QueryOf<Query>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let shard = query.shard.as_deref().map(Shard::parse).transpose().map_err(Problem::invalid)?;
+    // The one copy: from here on nothing is locked.
+    let mut totals = control.store.totals();
+    if let Some(shard) = shard {
+        totals.retain(|total| shard.takes(total.account_id));
+    }
+    let exposition = Exposition::wanted(&headers);
+    let mut response = Response::new(Body::new(Pieces::new(totals, exposition)));
     let content_type = HeaderValue::from_static(exposition.content_type());
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
-    response
-}
-
-/// OpenMetrics for who names it, the older text for everybody else.
-fn negotiated(headers: &HeaderMap) -> Exposition {
-    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let open = accepted.any(|value| value.contains("application/openmetrics-text"));
-    if open { Exposition::OpenMetrics } else { Exposition::Text }
+    Ok(response)
 }
 
 impl Exposition {
-    const fn content_type(self) -> &'static str {
+    const ALL: [Self; 3] = [Self::Text, Self::OpenMetrics, Self::Protobuf];
+
+    pub const fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
-}
-
-/// A body that is written while it is sent: one piece at a time, of as many accounts as there are.
-struct Pieces {
-    totals: Vec<UsageTotal>,
-    exposition: Exposition,
-    /// The index in [`FAMILIES`].
-    family: usize,
-    /// The next of `totals` within the family.
-    next: usize,
-    ended: bool,
-}
-
-/// About how many bytes a piece has.
-const PIECE: usize = 64 * 1024;
-/// No sample is longer.
-const SAMPLES: usize = 2048;
-
-impl Pieces {
-    fn new(totals: Vec<UsageTotal>, exposition: Exposition) -> Self {
-        Self { totals, exposition, family: 0, next: 0, ended: false }
-    }
-
-    /// None at the end.
-    fn piece(&mut self) -> Option<String> {
-        let mut text = String::with_capacity(PIECE + SAMPLES);
-        while text.len() < PIECE && !self.ended {
-            self.advance(&mut text);
-        }
-        (!text.is_empty()).then_some(text)
-    }
-
-    /// Writes one total of one family, with the family's head before its first one.
-    fn advance(&mut self, to: &mut String) {
-        let Some(family) = FAMILIES.get(self.family) else {
-            self.ended = true;
-            if self.exposition == Exposition::OpenMetrics {
-                to.push_str("# EOF\n");
-            }
-            return;
-        };
-        if self.next == 0 {
-            write_head(to, self.exposition, family);
-        }
-        match self.totals.get(self.next) {
-            Some(total) => {
-                write_samples(to, family, total);
-                self.next += 1;
-            }
-            None => (self.family, self.next) = (self.family + 1, 0),
-        }
-    }
-}
-
-// Writing to a String cannot fail.
-
-fn write_head(to: &mut String, exposition: Exposition, family: &Family) {
-    let (name, help) = (family.name, family.help);
-    let suffix = if exposition == Exposition::Text { "_total" } else { "" };
-    let _infallible = writeln!(to, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} counter");
-}
-
-/// Of calls every outcome from the start, also those that never happened: a series that begins above zero hides its first ones.
-fn write_samples(to: &mut String, family: &Family, total: &UsageTotal) {
-    match family.values {
-        Values::ByOutcome => {
-            for (outcome, count) in Outcome::ALL.iter().zip(total.counters.outcomes) {
-                write_labels(to, family.name, total);
-                let _infallible = writeln!(to, ",outcome=\"{}\"}} {count}", outcome.name());
+            Self::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
             }
         }
-        Values::One(read) => {
-            write_labels(to, family.name, total);
-            let _infallible = writeln!(to, "}} {}", read(&total.counters));
-        }
     }
-}
 
-/// None of the label values can hold a character that would have to be escaped.
-fn write_labels(to: &mut String, name: &str, total: &UsageTotal) {
-    let UsageTotal { account_id, cluster_id, operation, .. } = total;
-    let operation = operation.name();
-    let _infallible =
-        write!(to, "{name}_total{{account_id=\"{account_id}\",cluster_id=\"{cluster_id}\",operation=\"{operation}\"");
-}
-
-impl http_body::Body for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.piece().map(|text| Ok(Frame::data(Bytes::from(text)))))
+    /// The oldest text for who does not ask for anything that there is.
+    fn wanted(headers: &HeaderMap) -> Self {
+        accept::preferred(headers, &Self::ALL.map(|form| (form, form.content_type()))).unwrap_or(Self::Text)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT;
+
     use super::*;
-    use crate::meter::record::Operation;
-    use crate::principal::{AccountId, ClusterId, ID_BYTES};
 
-    fn totals(count: u16) -> Vec<UsageTotal> {
-        let total = |n: u16| {
-            let mut id = [0; ID_BYTES];
-            id[..2].copy_from_slice(&n.to_be_bytes());
-            let outcomes = [u64::from(n), 0, 0, 0, 0, 0];
-            UsageTotal {
-                account_id: AccountId(id),
-                cluster_id: ClusterId([1; ID_BYTES]),
-                operation: Operation::Query,
-                counters: Counters { outcomes, read_units: 7, ..Counters::default() },
-            }
-        };
-        (0..count).map(total).collect()
-    }
-
-    fn written(count: u16, exposition: Exposition) -> String {
-        let mut pieces = Pieces::new(totals(count), exposition);
-        std::iter::from_fn(|| pieces.piece()).inspect(|piece| assert!(piece.len() < PIECE + SAMPLES)).collect()
+    fn wanted(accept: &'static str) -> Exposition {
+        Exposition::wanted(&HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]))
     }
 
     #[test]
-    fn each_family_is_written_once_and_whole_however_many_pieces_it_takes() {
-        let text = written(1000, Exposition::Text);
-        assert_eq!(text.lines().filter(|line| !line.starts_with('#')).count(), 1000 * (6 + 6));
-        assert_eq!(text.matches("# TYPE tollgate_usage_read_units_total counter\n").count(), 1);
-        let sample = format!(
-            "tollgate_usage_calls_total{{account_id=\"{}\",cluster_id=\"{}\",operation=\"query\",outcome=\"ok\"}} 999\n",
-            totals(1000)[999].account_id,
-            totals(1)[0].cluster_id
-        );
-        assert_eq!(text.matches(&sample).count(), 1);
-        assert!(!text.contains("# EOF"));
-    }
-
-    #[test]
-    fn openmetrics_names_families_without_total_and_ends_with_eof() {
-        let text = written(1, Exposition::OpenMetrics);
-        assert!(text.contains("# TYPE tollgate_usage_calls counter\n"));
-        assert!(text.contains("tollgate_usage_calls_total{"));
-        assert!(text.ends_with("\n# EOF\n"));
-        assert!(written(0, Exposition::OpenMetrics).ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn openmetrics_is_given_to_who_asks_for_it() {
-        let accept = |value: &'static str| HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(value))]);
-        assert_eq!(
-            negotiated(&accept("application/openmetrics-text;version=1.0.0,*/*;q=0.1")),
-            Exposition::OpenMetrics
-        );
-        assert_eq!(negotiated(&accept("*/*")), Exposition::Text);
-        assert_eq!(negotiated(&HeaderMap::new()), Exposition::Text);
+    fn each_scraper_is_given_what_it_wants_most() {
+        for (accept, form) in [
+            // Prometheus 2.42, and with native histograms.
+            (
+                "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                 text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                Exposition::OpenMetrics,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,\
+                 application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,\
+                 text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                Exposition::Protobuf,
+            ),
+            // Prometheus 2.53 as it comes, and 3 with each of its protocols first.
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
+                 text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                Exposition::OpenMetrics,
+            ),
+            (
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                 application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+                 text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                Exposition::OpenMetrics,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;\
+                 escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+                 application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                Exposition::Protobuf,
+            ),
+            ("text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5", Exposition::Text),
+            // Other forms of the same types.
+            ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", Exposition::Text),
+            ("application/openmetrics-text;version=0.0.1,text/plain;q=0.5", Exposition::Text),
+            // A person.
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Exposition::Text),
+            ("application/openmetrics-text;q=0,text/plain;q=0.1", Exposition::Text),
+            ("application/json", Exposition::Text),
+        ] {
+            assert_eq!(wanted(accept), form, "{accept}");
+        }
+        assert_eq!(Exposition::wanted(&HeaderMap::new()), Exposition::Text);
     }
 }

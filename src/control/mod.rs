@@ -2,12 +2,14 @@
 //!
 //! It writes to the store and never speaks to a gateway; what a gateway has to know it finds in the store's log.
 
+mod accept;
 pub mod accounts;
 mod api;
 pub mod audit;
 pub mod authenticator;
 pub mod billing;
 pub mod caller;
+mod cloud_events;
 pub mod clusters;
 pub mod confirm;
 pub mod cookie;
@@ -40,7 +42,8 @@ pub mod token;
 pub mod totp;
 pub mod upkeep;
 pub mod usage;
-pub mod usage_csv;
+mod usage_csv;
+mod usage_format;
 pub mod usage_record;
 
 use std::sync::Arc;

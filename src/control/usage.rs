@@ -1,18 +1,19 @@
-//! `GET /v1/usage/records`: what was used, by hour, as NDJSON or CSV.
+//! `GET /v1/usage/records`: what was used, by hour, as NDJSON, CSV or CloudEvents.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use serde::{Deserialize, Deserializer, Serialize};
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, VARY};
+use serde::{Deserialize, Deserializer};
 
 use super::Control;
 use super::caller::UsageReader;
 use super::error::{Kind, Problem};
 use super::request::QueryOf;
-use super::usage_csv;
+use super::usage_format::{Format, Page};
 use super::usage_record::{Dimensions, Selection, UsageRecord, sum};
 use crate::clock;
 use crate::meter::record::Operation;
@@ -51,29 +52,31 @@ enum By {
     Key,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Format {
-    Ndjson,
-    Csv,
-    Cloudevents,
-}
-
 pub async fn records(
     State(control): State<Arc<Control>>,
     reader: UsageReader,
     QueryOf(query): QueryOf<Query>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let write = match query.format {
-        None | Some(Format::Ndjson) => ndjson,
-        Some(Format::Csv) if query.cursor.is_none() => csv_from_its_head,
-        Some(Format::Csv) => more_csv,
-        Some(Format::Cloudevents) => return Err(Kind::NotAcceptable.into()),
-    };
     let selection = query.selection(reader)?;
     let limit = query.limit.unwrap_or(USUAL).clamp(1, MOST);
-    let page = control.page(&selection, query.r#final, query.hours(), limit).await?;
-    Ok(written(page, limit, write))
+    let mut records = control.page(&selection, query.r#final, query.hours(), limit).await?;
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let page = Page { records: &records, is_first: query.cursor.is_none(), ledger: control.store.store_id() };
+    let next = records.last().filter(|_| more).map(|(dimensions, _)| dimensions.to_cursor());
+    Ok(written(page, query.format.unwrap_or_else(|| Format::wanted(&headers)), next))
+}
+
+fn written(page: Page<'_>, format: Format, next: Option<String>) -> Response {
+    let mut response = Response::new(Body::from(format.write(page)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    if let Some(value) = next.and_then(|next| next.try_into().ok()) {
+        headers.insert(NEXT_CURSOR, value);
+    }
+    response
 }
 
 impl Query {
@@ -83,7 +86,8 @@ impl Query {
             (UsageReader::Of(own), Some(asked)) if asked != own => return Err(Kind::Forbidden.into()),
             (UsageReader::Of(own), _) => Some(own),
         };
-        let by_key = self.by == Some(By::Key);
+        // Of one key alone it is another record than of all keys, and has to have another id.
+        let by_key = self.by == Some(By::Key) || self.key.is_some();
         let after = match self.cursor.as_deref() {
             None => None,
             Some(text) => Some(cursor(text, by_key)?),
@@ -126,66 +130,13 @@ impl Control {
             // Asked before the lines: a record that says it is final has at least all that made it so.
             let standing = self.standing(from, to).await?;
             let records = standing.records(sum(&self.store.lines(from, to).await?, selection), selection);
-            let wanted =
-                records.into_iter().filter(|(about, _)| is_final.is_none_or(|is| is == standing.is_final(about.hour)));
+            let is_wanted = |hour| is_final.is_none_or(|is| is == standing.is_final(hour));
+            let wanted = records.into_iter().filter(|(about, _)| is_wanted(about.hour));
             page.extend(wanted.take(limit + 1 - page.len()));
             from = to.next();
         }
         Ok(page)
     }
-}
-
-const CSV: &str = "text/csv; charset=utf-8";
-
-type Records = [(Dimensions, UsageRecord)];
-
-fn written(
-    mut page: Vec<(Dimensions, UsageRecord)>,
-    limit: usize,
-    write: fn(&Records) -> (&'static str, Vec<u8>),
-) -> Response {
-    let more = page.len() > limit;
-    page.truncate(limit);
-    let next = page.last().filter(|_| more).map(|(dimensions, _)| dimensions.to_cursor());
-    let (content_type, body) = write(&page);
-    let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    if let Some(value) = next.and_then(|next| next.try_into().ok()) {
-        response.headers_mut().insert(NEXT_CURSOR, value);
-    }
-    response
-}
-
-fn ndjson(page: &Records) -> (&'static str, Vec<u8>) {
-    (NDJSON, lines_of(page.iter().map(|(_, record)| record)))
-}
-
-const NDJSON: &str = "application/x-ndjson";
-
-fn lines_of(records: impl Iterator<Item = impl Serialize>) -> Vec<u8> {
-    let mut body = Vec::new();
-    for record in records {
-        // Nothing in a record can fail to be written as JSON.
-        let _always_written = serde_json::to_writer(&mut body, &record);
-        body.push(b'\n');
-    }
-    body
-}
-
-/// Each of them on a line of its own.
-pub(super) fn ndjson_of(records: impl Iterator<Item = impl Serialize>) -> Response {
-    let mut response = Response::new(Body::from(lines_of(records)));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
-    response
-}
-
-/// So that the pages make one table when they are put together.
-fn csv_from_its_head(page: &Records) -> (&'static str, Vec<u8>) {
-    (CSV, (usage_csv::head() + &usage_csv::lines(page)).into_bytes())
-}
-
-fn more_csv(page: &Records) -> (&'static str, Vec<u8>) {
-    (CSV, usage_csv::lines(page).into_bytes())
 }
 
 /// RFC 3339 in UTC or with an offset.

@@ -37,36 +37,36 @@ pub struct Selection {
 /// One line of the answer.
 #[derive(Clone, Debug, Serialize)]
 pub struct UsageRecord {
-    record_id: String,
+    pub record_id: String,
     /// Calls that the record knows of, its adjustments, and one more once it is final. None of them is ever taken back, and nothing
     /// else of a record changes without one of them; so it grows exactly when the record changes.
-    revision: u64,
-    pub(super) r#final: bool,
-    account_id: AccountId,
+    pub revision: u64,
+    pub r#final: bool,
+    pub account_id: AccountId,
     cluster_id: ClusterId,
     operation: Operation,
     #[serde(skip_serializing_if = "Option::is_none")]
     key_id: Option<KeyId>,
     window_start: String,
-    window_end: String,
-    pub(super) calls: Calls,
+    pub window_end: String,
+    pub calls: Calls,
     #[serde(serialize_with = "decimal")]
-    pub(super) request_bytes: u64,
+    pub request_bytes: u64,
     #[serde(serialize_with = "decimal")]
-    pub(super) response_bytes: u64,
+    pub response_bytes: u64,
     #[serde(serialize_with = "decimal")]
-    pub(super) read_units: u64,
+    pub read_units: u64,
     #[serde(serialize_with = "decimal")]
-    pub(super) write_units: u64,
+    pub write_units: u64,
     #[serde(serialize_with = "decimal")]
-    pub(super) units_missing: u64,
+    pub units_missing: u64,
     #[serde(serialize_with = "decimal")]
-    pub(super) interrupted: u64,
+    pub interrupted: u64,
 }
 
 /// Counts by outcome, every outcome present.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Calls(pub(super) [u64; 6]);
+pub struct Calls(pub [u64; 6]);
 
 impl Serialize for Calls {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {

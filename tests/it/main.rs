@@ -31,6 +31,7 @@ mod probe;
 mod recovery;
 mod revoke;
 mod rotation;
+mod scrape;
 mod sdk;
 mod secured;
 mod slow;

@@ -84,7 +84,6 @@ pub const SCRIPT: &[(&str, &str, &str)] = &[
     ("key_taken", "This key is known already.", "该密钥已存在。"),
     ("not_found", "It is not there any more. Load the page again.", "对象已不存在，请刷新页面。"),
     ("method_not_allowed", "That is not possible here.", "不支持此操作。"),
-    ("not_acceptable", "This format is not there.", "不支持此格式。"),
     ("request_timeout", "The request took too long. Try again.", "请求超时，请重试。"),
     ("body_too_large", "That is too long.", "内容过长。"),
     ("unsupported_media_type", "That is not possible here.", "不支持此请求格式。"),

@@ -76,6 +76,7 @@ pub(super) fn usage_routes(api: Api) -> Api {
     let text = json!({"type": "string"});
     let instant = json!({"type": "string", "format": "date-time"});
     let formats = json!({"type": "string", "enum": ["ndjson", "csv", "cloudevents"]});
+    let shard = json!({"type": "string", "pattern": "^[0-9]+/[0-9]+$", "examples": ["0/4"]});
     api.with(
         Route::new(
             Method::GET,
@@ -94,10 +95,10 @@ pub(super) fn usage_routes(api: Api) -> Api {
         .query("limit", "Records in one answer; 10 000 by default.", &json!({"type": "integer", "minimum": 0}))
         .query("cursor", "From X-Next-Cursor of the answer before.", &text)
         .query("by", "Split by key.", &json!({"type": "string", "enum": ["key"]}))
-        .query("format", "How the records are written.", &formats)
+        .query("format", "How the records are written; without it the Accept header decides.", &formats)
         .answers_as(200, "Records.", "application/x-ndjson", json!({"type": "object"}))
-        .answers_as(200, "Records.", "text/csv", json!({"type": "string"}))
-        .refuses(&[Kind::NotAcceptable]),
+        .answers_as(200, "Records.", "text/csv", text.clone())
+        .answers_as(200, "Records.", "application/cloudevents-batch+json", cloud_events()),
     )
     .with(
         Route::new(
@@ -107,7 +108,19 @@ pub(super) fn usage_routes(api: Api) -> Api {
             ("exportUsage", "Cumulative counters per account, for Prometheus."),
             METER,
         )
-        .answers_as(200, "Counters.", "text/plain", text.clone()),
+        .query(
+            "shard",
+            "Only the accounts of the part i/n, counted from 0; all parts together have every account once.",
+            &shard,
+        )
+        .answers_as(200, "Counters.", "text/plain", text.clone())
+        .answers_as(200, "Counters.", "application/openmetrics-text", text)
+        .answers_as(
+            200,
+            "Counters.",
+            "application/vnd.google.protobuf",
+            json!({"type": "string", "format": "binary"}),
+        ),
     )
 }
 
@@ -172,4 +185,24 @@ pub(super) fn billing_routes(api: Api) -> Api {
         .answers::<adjustments::Adjusted>(201, "The correction as it was made, now or when it was first asked for.")
         .refuses(&[Kind::NotFound, Kind::IdempotencyKeyTaken]),
     )
+}
+
+/// A batch of them (CloudEvents 1.0, JSON format).
+fn cloud_events() -> serde_json::Value {
+    let text = json!({"type": "string"});
+    let event = json!({
+        "type": "object",
+        "required": ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"],
+        "properties": {
+            "specversion": {"const": "1.0"},
+            "id": text,
+            "source": {"type": "string", "format": "uri-reference"},
+            "type": {"const": "tollgate.usage.record.v1"},
+            "subject": {"$ref": "#/components/schemas/AccountId"},
+            "time": {"type": "string", "format": "date-time"},
+            "datacontenttype": {"const": "application/json"},
+            "data": {"type": "object"},
+        },
+    });
+    json!({"type": "array", "items": event})
 }

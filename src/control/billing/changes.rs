@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -14,7 +16,7 @@ use crate::control::caller::MeterReader;
 use crate::control::confirm::duration;
 use crate::control::error::Problem;
 use crate::control::request::QueryOf;
-use crate::control::usage::ndjson_of;
+use crate::control::usage_format::{Format, lines_of};
 use crate::control::usage_record::{Dimensions, Selection, UsageRecord, sum};
 use crate::meter::record::LedgerLine;
 use crate::store::StoreError;
@@ -64,7 +66,10 @@ pub async fn list(
         tokio::time::sleep(left.min(LOOK_EVERY)).await;
     };
     let changed = control.changed_records(&changes).await?;
-    Ok(ndjson_of(changed.iter().map(|(seq, record)| Line { seq: *seq, record })))
+    let lines = lines_of(changed.iter().map(|(seq, record)| Line { seq: *seq, record }));
+    let mut response = Response::new(Body::from(lines));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Format::Ndjson.content_type()));
+    Ok(response)
 }
 
 impl Control {

@@ -38,7 +38,9 @@ impl Standing {
     ) -> Vec<(Dimensions, UsageRecord)> {
         let corrections = if selection.by_key { BTreeMap::new() } else { self.corrections(selection) };
         // Some are of a record of which nothing was counted.
-        corrections.keys().for_each(|about| drop(sums.entry(*about).or_default()));
+        for about in corrections.keys() {
+            sums.entry(*about).or_default();
+        }
         let record = |(about, counted): (Dimensions, Counters)| {
             let corrections = corrections.get(&about).map(Vec::as_slice).unwrap_or_default();
             (about, UsageRecord::new(about, &counted, self.is_final(about.hour), corrections))

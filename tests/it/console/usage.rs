@@ -48,9 +48,10 @@ fn is_what_is_shown(browser: &Browser, csv: &str) {
     let lines: Vec<_> = lines.collect();
     let column =
         |name: &str| head.iter().position(|known| *known == name).unwrap_or_else(|| panic!("{name}: {head:?}"));
-    let sum = |operation: &str, names: &[&str]| -> u64 {
-        let own = lines.iter().filter(|line| line[column("operation")] == operation);
-        own.flat_map(|line| names.iter().map(|name| line[column(name)].parse::<u64>().unwrap())).sum()
+    let sum = |operation: &str, sku: &str, outcomes: &[&str]| -> u64 {
+        let own = lines.iter().filter(|line| line[column("x_Operation")] == operation && line[column("SkuId")] == sku);
+        let picked = own.filter(|line| outcomes.contains(&line[column("x_Outcome")]));
+        picked.map(|line| line[column("ConsumedQuantity")].parse::<u64>().unwrap()).sum()
     };
     let script = "return [...document.querySelectorAll('section.card')[0].querySelectorAll('tbody tr')]
         .map((row) => [...row.children].map((cell) => cell.textContent.replaceAll('\u{202f}', '')))";
@@ -58,14 +59,15 @@ fn is_what_is_shown(browser: &Browser, csv: &str) {
     let shown = shown.as_array().unwrap();
     for row in shown {
         let operation = row[0].as_str().unwrap();
-        let failed = ["calls_upstream_error", "calls_timeout", "calls_client_abort", "calls_aborted"];
-        let expected = [sum(operation, &["calls_ok"]), sum(operation, &["calls_refused"]), sum(operation, &failed)];
-        let units = [sum(operation, &["read_units"]), sum(operation, &["write_units"])];
+        let calls = |outcomes: &[&str]| sum(operation, "calls", outcomes);
+        let failed = calls(&["upstream_error", "timeout", "client_abort", "aborted"]);
+        let expected = [calls(&["ok"]), calls(&["refused"]), failed];
+        let units = ["read_units", "write_units"].map(|sku| sum(operation, sku, &[""]));
         let cells: Vec<u64> = (1..7).map(|at| row[at].as_str().unwrap().parse().unwrap()).collect();
         assert_eq!(cells[0], expected.iter().sum::<u64>(), "{row} {csv}");
         assert_eq!((&cells[1..4], &cells[4..]), (&expected[..], &units[..]), "{row} {csv}");
     }
-    let operations: std::collections::BTreeSet<_> = lines.iter().map(|line| line[column("operation")]).collect();
+    let operations: std::collections::BTreeSet<_> = lines.iter().map(|line| line[column("x_Operation")]).collect();
     assert!(shown.len() >= 2 && operations.len() == shown.len(), "{csv}");
 }
 

@@ -9,6 +9,7 @@ pub mod group;
 pub mod h1;
 pub mod h2;
 pub mod process;
+pub mod prometheus;
 pub mod raw;
 pub mod redis;
 pub mod ring;
