@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod billing;
 mod bodies;
 mod canary;
 mod commands;
