@@ -25,6 +25,7 @@ use self::keeping::Keeping;
 use self::metering::Metering;
 use self::server::Entrance;
 pub use self::server::Stop;
+use crate::archive::{Archive, ArchiveError};
 use crate::auth::keyring::Keyring;
 use crate::auth::lease::Lease;
 use crate::auth::loader::Loader;
@@ -60,6 +61,8 @@ pub enum AppError {
     Journal(#[from] JournalError),
     #[error("{0}")]
     Rotation(#[from] RotationError),
+    #[error("{0}")]
+    Archive(#[from] ArchiveError),
     #[error("{0}")]
     Meter(#[from] MeterError),
     #[error("{0}")]
@@ -294,6 +297,7 @@ fn control_plane(
         endpoint: of.endpoint.replace("{gateway}", &gateway.map(|at| at.to_string()).unwrap_or_default()),
         password_cost: control::password::PasswordCost::default(),
         metrics: Arc::clone(metrics),
+        archive: Some(Archive::in_folder(&config.meter.archive)?),
     })?;
     let tls = of.tls.as_ref().map(tls::server).transpose()?.map(TlsAcceptor::from);
     let pages = console::routes(control::enveloped(control::api(Arc::clone(&control))));

@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read clocks for their deadlines"))]
 
 pub mod app;
+pub mod archive;
 pub mod atomic;
 // In the path of a call nothing may panic; a test of the tree checks that these attributes stay.
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]

@@ -9,6 +9,7 @@ mod prompt;
 mod read;
 mod store;
 mod table;
+mod usage;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -25,10 +26,12 @@ use self::client::{ClientError, Control};
 use self::cluster::Cluster;
 use self::key::Key;
 use self::probe::{Probe, ProbeError};
-use self::read::{Audit, Gateway, Session, Usage};
+use self::read::{Audit, Gateway, Session};
 use self::store::{Backup, Store};
+use self::usage::Usage;
 use crate::app::upkeep::UpkeepError;
 use crate::app::{self, AppError};
+use crate::archive::ArchiveError;
 use crate::clock;
 use crate::config::{self, Config, Mistakes};
 use crate::demo::{self, run::DemoOptions};
@@ -152,6 +155,13 @@ enum CliError {
          compare with a backup"
     )]
     AuditBroken { seq: u64 },
+    #[error("{0}")]
+    Archive(#[from] ArchiveError),
+    #[error(
+        "the archive is not whole: entry {0} of its manifest is the first with which something is amiss: {1}. Keep the folder as it is, \
+         and compare with a copy"
+    )]
+    ArchiveBroken(u64, String),
     #[error("the store is in use by a node without [control]; stop it first")]
     NoControl,
 }

@@ -1,11 +1,10 @@
-//! `tollgate usage`, `tollgate gateway`, `tollgate audit`, `tollgate session`.
+//! `tollgate gateway`, `tollgate audit`, `tollgate session`.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use http::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -16,34 +15,6 @@ use super::table::{Column, Show, items};
 use crate::app::upkeep;
 use crate::config::Config;
 use crate::store::audit::AuditVerdict;
-
-#[derive(Debug, Subcommand)]
-pub enum Usage {
-    /// What was used, by account, cluster, operation and hour. Open hours are included.
-    Records(Records),
-}
-
-#[derive(Debug, Args)]
-pub struct Records {
-    #[arg(long)]
-    account: Option<String>,
-    #[arg(long)]
-    cluster: Option<String>,
-    /// Only calls with this key, by its id.
-    #[arg(long)]
-    key: Option<String>,
-    #[arg(long)]
-    operation: Option<String>,
-    /// The first hour, like 2026-01-01T00:00:00Z.
-    #[arg(long)]
-    from: Option<String>,
-    /// The hour behind the last one.
-    #[arg(long)]
-    to: Option<String>,
-    /// The answer as the API gives it in this format: csv (columns of FOCUS), cloudevents.
-    #[arg(long)]
-    format: Option<String>,
-}
 
 #[derive(Debug, Subcommand)]
 pub enum Gateway {
@@ -84,16 +55,6 @@ pub enum Session {
     CloseOthers,
 }
 
-const RECORDS: &[Column] = &[
-    ("HOUR", "window_start"),
-    ("ACCOUNT", "account_id"),
-    ("CLUSTER", "cluster_id"),
-    ("OPERATION", "operation"),
-    ("CALLS", "calls"),
-    ("READ UNITS", "read_units"),
-    ("WRITE UNITS", "write_units"),
-    ("FINAL", "final"),
-];
 const GATEWAYS: &[Column] = &[
     ("GATEWAY", "id"),
     ("LEASE", "lease"),
@@ -118,54 +79,6 @@ const SESSIONS: &[Column] = &[
     ("EXPIRES", "expires_at"),
     ("THIS ONE", "current"),
 ];
-
-impl Usage {
-    pub fn run(self, control: &Control) -> Result<String, ClientError> {
-        let Self::Records(records) = self;
-        let client = Client::with_token(control, "the operator's, the billing or a session token")?;
-        let (raw, query) = (records.format.is_some(), records.query());
-        let (mut rows, mut cursor) = (Vec::new(), None::<String>);
-        loop {
-            let more = cursor.as_ref().map(|cursor| format!("&cursor={}", encoded(cursor))).unwrap_or_default();
-            let mut page = Vec::new();
-            let headers = client.fetch(&format!("/v1/usage/records?{query}{more}"), &mut page)?;
-            if raw || control.json {
-                io::stdout().lock().write_all(&page)?;
-            } else {
-                let lines = page.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-                let lines = lines.map(serde_json::from_slice::<Value>);
-                rows.extend(
-                    lines.collect::<Result<Vec<_>, _>>().map_err(|_| ClientError::Answer("a record is not JSON"))?,
-                );
-            }
-            cursor = headers.get("x-next-cursor").and_then(|next| next.to_str().ok()).map(str::to_owned);
-            if cursor.is_none() {
-                break;
-            }
-        }
-        Ok(if raw || control.json { String::new() } else { Show::People.rows(RECORDS, &rows) })
-    }
-}
-
-impl Records {
-    fn query(self) -> String {
-        let fields = [
-            ("account", self.account),
-            ("cluster", self.cluster),
-            ("key", self.key),
-            ("operation", self.operation),
-            ("from", self.from),
-            ("to", self.to),
-            ("format", self.format),
-        ];
-        let given = fields.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encoded(&value?))));
-        given.collect::<Vec<_>>().join("&")
-    }
-}
-
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
 
 impl Gateway {
     pub fn run(self, control: &Control) -> Result<String, ClientError> {

@@ -152,6 +152,7 @@ fn config(read: &mut Reader<'_>) -> Config {
             previous_sealing_key_file: read.find_path(&s::PREVIOUS_SEALING_KEY_FILE),
         },
         meter: MeterConfig {
+            archive: read.find_path(&s::ARCHIVE).unwrap_or_else(|| read.path(&s::METER_DIR).join("archive")),
             dir: read.path(&s::METER_DIR),
             slab_dir: read.find_path(&s::SLAB_DIR),
             flush: read.get(&s::FLUSH),

@@ -198,6 +198,8 @@ pub struct MeterConfig {
     pub dir: PathBuf,
     /// Absent: `/dev/shm/tollgate-<uid>/<store id>` where that is a tmpfs with room, else `dir` with a warning.
     pub slab_dir: Option<PathBuf>,
+    /// Of hours that are final.
+    pub archive: PathBuf,
     pub flush: Duration,
 }
 

@@ -61,6 +61,7 @@ use self::password::{CannotHash, PasswordCost, Passwords};
 use self::seal::Sealer;
 use self::session::SignInThrottle;
 use self::step_up::CodeThrottle;
+use crate::archive::Archive;
 use crate::config::KeysConfig;
 use crate::key::Digester;
 use crate::store::Store;
@@ -83,6 +84,8 @@ pub struct ControlParts {
     pub endpoint: String,
     pub password_cost: PasswordCost,
     pub metrics: Arc<Metrics>,
+    /// Where final hours go; absent where nobody keeps them.
+    pub archive: Option<Archive>,
 }
 
 /// The control plane as its handlers see it.
@@ -101,6 +104,7 @@ pub struct Control {
     codes: CodeThrottle,
     own_passwords: PasswordThrottle,
     metrics: Arc<Metrics>,
+    archive: Option<Archive>,
 }
 
 impl Control {
@@ -117,6 +121,7 @@ impl Control {
             endpoint,
             password_cost,
             metrics,
+            archive,
         } = parts;
         let KeysConfig { active_max, daily_max, day_offset } = keys;
         let limits = KeyLimits { active_max, daily_max, day_offset };
@@ -124,6 +129,7 @@ impl Control {
         Ok(Arc::new(Self {
             store,
             metrics,
+            archive,
             digester,
             sealer,
             operator_token,
@@ -147,7 +153,8 @@ pub fn router(control: Arc<Control>, extra: Router) -> Router {
 
 /// What a control plane does beside answering, until it is dropped.
 pub async fn tend(control: Arc<Control>) {
-    tokio::join!(expiry::run(Arc::clone(&control)), billing::windows::run(control));
+    let (expiry, windows) = (expiry::run(Arc::clone(&control)), billing::windows::run(Arc::clone(&control)));
+    tokio::join!(expiry, windows, billing::archivist::run(control));
 }
 
 /// The API and its document, as the console asks it from inside.

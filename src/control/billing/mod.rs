@@ -1,6 +1,7 @@
 //! What stands around the records: when an hour is final, what changed, whether gateways and ledger agree, corrections.
 
 pub mod adjustments;
+pub mod archivist;
 pub mod attendance;
 pub mod changes;
 pub mod reconciliation;

@@ -124,6 +124,7 @@ impl World {
         let metrics = Arc::new(metrics.unwrap());
         let parts = ControlParts {
             metrics: Arc::clone(&metrics),
+            archive: None,
             store: Arc::clone(&store) as Arc<dyn Store>,
             digester: Digester::new(&[7; 32]),
             sealer,
