@@ -2,8 +2,8 @@
 //!
 //! FOCUS knows one quantity of one SKU per row, so a record is as many rows as it has quantities above zero: a tool that sums
 //! `ConsumedQuantity` by `SkuId` gets what is billed, and never adds bytes to calls. Rows of one record share `x_RecordId` and
-//! `x_Revision`; whoever loads a later revision replaces the rows of the earlier ones. Counts only grow, so that no row of an earlier
-//! revision is missing from a later one. Prices are not known here: there is no column of costs, rather than one full of zeros.
+//! `x_Revision`; whoever loads a later revision replaces all rows of the earlier ones. Prices are not known here: there is no column
+//! of costs, rather than one full of zeros.
 
 use std::fmt::Write;
 
@@ -48,10 +48,13 @@ fn write_record(to: &mut String, dimensions: &Dimensions, record: &UsageRecord) 
     });
 }
 
-/// Hands over each quantity above zero; calls by their outcome, which is what decides over their price.
+/// Hands over each quantity above zero; calls by their outcome, which is what decides over their price. Those that ended ok also
+/// where there are none: every record has a row, so that no revision of it goes unseen.
 fn each_quantity(record: &UsageRecord, mut take: impl FnMut(&Sku, Option<Outcome>, u64)) {
-    for (outcome, count) in Outcome::ALL.iter().zip(record.calls.0).filter(|(_, count)| *count > 0) {
-        take(&CALLS, Some(*outcome), count);
+    for (outcome, count) in Outcome::ALL.iter().zip(record.calls.0) {
+        if count > 0 || *outcome == Outcome::Ok {
+            take(&CALLS, Some(*outcome), count);
+        }
     }
     let sku = |id, meter, unit| Sku { id, meter, unit };
     let others = [
@@ -127,8 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_goes_on_is_no_row_yet() {
-        assert_eq!(lines(&[record(of(None), &Counters { opened: 1, ..Counters::default() })]), "");
+    fn a_record_without_an_ended_call_is_still_seen() {
+        let text = lines(&[record(of(None), &Counters { opened: 1, ..Counters::default() })]);
+        let rows = rows(&text);
+        assert_eq!((rows.len(), rows[0][at("SkuId")], rows[0][at("ConsumedQuantity")]), (1, "calls", "0"));
+        assert_eq!(rows[0][at("x_Revision")], "1");
     }
 
     proptest! {

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tollgate::demo::SampleService;
 
 use crate::harness::PATIENCE;
 use crate::harness::process::{Process, run_with};
+use crate::harness::prometheus::Prometheus;
 use crate::harness::raw;
 use crate::harness::stage::{serve_sample, text};
 
@@ -185,7 +186,7 @@ fn the_files_of_the_compose_folder_make_a_system_that_serves_and_is_scraped() {
         "prometheus.yml",
         "prometheus.here.yml",
         &[
-            ("scrape_interval: 15s", "scrape_interval: 1s"),
+            ("scrape_interval: 15s", "scrape_interval: 1s\n  evaluation_interval: 1s"),
             ("gateway-1:9091", &one),
             ("gateway-2:9091", &two),
             ("control:9091", &control),
@@ -193,30 +194,15 @@ fn the_files_of_the_compose_folder_make_a_system_that_serves_and_is_scraped() {
             ("/etc/prometheus/billing.token", token.to_str().unwrap()),
         ],
     );
-    let prometheus = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let _prometheus = quietly(
-        Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", everything.place.path("data/prometheus").display()))
-            .arg(format!("--web.listen-address={prometheus}")),
-    );
-    until("prometheus is there", || std::net::TcpStream::connect(prometheus).is_ok());
-    let query = |query: &str| -> Vec<Value> {
-        let answer = raw::call(prometheus, "GET", &format!("/api/v1/query?query={query}"), &[], b"");
-        // It listens before it is ready.
-        if answer.status != 200 {
-            return Vec::new();
-        }
-        answer.json()["data"]["result"].as_array().cloned().unwrap_or_default()
-    };
-    until("every target is up", || query("up%20==%201").len() == GATEWAYS + 2);
-    until("usage is scraped", || !query("tollgate_usage_calls_total").is_empty());
+    let prometheus = Prometheus::start(&config, &everything.place.path("data/prometheus"), &[]);
+    until("every target is up", || prometheus.query("up == 1").len() == GATEWAYS + 2);
+    until("usage is scraped", || !prometheus.query("tollgate_usage_calls_total").is_empty());
     until("the rules are evaluated", || {
-        let rules = raw::call(prometheus, "GET", "/api/v1/rules", &[], b"").json();
+        let rules = prometheus.get("/api/v1/rules");
         let rules = rules["data"]["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
         !rules.is_empty() && rules.iter().all(|rule| rule["health"] == "ok")
     });
-    let firing = raw::call(prometheus, "GET", "/api/v1/alerts", &[], b"").json();
+    let firing = prometheus.get("/api/v1/alerts");
     assert_eq!(firing["data"]["alerts"], json!([]), "nothing is wrong");
 }
 

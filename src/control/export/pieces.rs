@@ -21,6 +21,8 @@ pub struct Pieces {
     /// The next of `totals` within the family.
     next: usize,
     ended: bool,
+    /// Whether a piece was just written: whoever else has work on this thread comes first.
+    is_others_turn: bool,
     /// The labels of the total at hand, kept for their memory.
     labels: Vec<u8>,
 }
@@ -32,7 +34,7 @@ const SAMPLES: usize = 2048;
 
 impl Pieces {
     pub fn new(totals: Vec<UsageTotal>, exposition: Exposition) -> Self {
-        Self { totals, exposition, family: 0, next: 0, ended: false, labels: Vec::new() }
+        Self { totals, exposition, family: 0, next: 0, ended: false, is_others_turn: false, labels: Vec::new() }
     }
 
     /// Writes the samples of one total in one family, with the family's head before its first ones.
@@ -98,7 +100,16 @@ impl http_body::Body for Pieces {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    /// A body that is always ready would hold its thread for as long as the reader takes it in.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if std::mem::take(&mut self.is_others_turn) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.is_others_turn = true;
         Poll::Ready(self.next().map(|piece| Ok(Frame::data(Bytes::from(piece)))))
     }
 }
@@ -239,6 +250,25 @@ mod tests {
         assert_eq!(families[0].metric.len(), Operation::ALL.len() * Outcome::ALL.len());
     }
 
+    #[tokio::test]
+    async fn between_two_pieces_the_thread_is_somebody_elses() {
+        use http_body_util::BodyExt;
+        // One thread for both.
+        let turns = std::rc::Rc::new(std::cell::Cell::new(0_usize));
+        let own = std::rc::Rc::clone(&turns);
+        let local = tokio::task::LocalSet::new();
+        local.spawn_local(async move {
+            loop {
+                own.set(own.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        });
+        let whole = BodyExt::collect(Pieces::new(totals(5000), Exposition::Text));
+        let body = local.run_until(whole).await.unwrap();
+        let pieces = body.to_bytes().len() / PIECE;
+        assert!(pieces > 50 && turns.get() >= pieces, "{} turns in {pieces} pieces", turns.get());
+    }
+
     #[test]
     fn ten_times_the_series_take_about_ten_times_as_long() {
         let took = |count, exposition| {
@@ -248,11 +278,14 @@ mod tests {
             (began.elapsed(), bytes)
         };
         for exposition in [Exposition::Text, Exposition::OpenMetrics, Exposition::Protobuf] {
-            // 12 series each.
-            let ((one, small), (ten, large)) = (took(8_334, exposition), took(83_340, exposition));
-            println!("{exposition:?}: 100 k series, {small} bytes, {one:?}; 1 M series, {large} bytes, {ten:?}");
-            // Anything quadratic would be a hundred times.
-            assert!(ten < one * 40, "{one:?} {ten:?}");
+            // Anything quadratic would be a hundred times, whenever it is measured; a busy machine is not always busy.
+            let is_linear = (0..5).any(|_| {
+                // 12 series each.
+                let ((one, small), (ten, large)) = (took(8_334, exposition), took(83_340, exposition));
+                println!("{exposition:?}: 100 k series, {small} bytes, {one:?}; 1 M series, {large} bytes, {ten:?}");
+                ten < one * 30
+            });
+            assert!(is_linear, "{exposition:?}");
         }
     }
 }
