@@ -58,7 +58,9 @@ fn main() {
     for case in CASES {
         let fleet = Fleet::start(&Setting { lease: Duration::from_secs(5), ..Setting::default() });
         redis::cmd("CONFIG").arg("SET").arg("appendfsync").arg(case.fsync).exec(&mut fleet.redis.client()).unwrap();
-        (0..WARM_UP).for_each(|_| drop(delete_one(&fleet)));
+        for _ in 0..WARM_UP {
+            delete_one(&fleet);
+        }
         let load = case.loaded.then(|| Load::start(&fleet));
         let began = Instant::now();
         let mut all: Vec<_> = (0..deletes).map(|_| delete_one(&fleet)).collect();

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::harness::PATIENCE;
 use crate::harness::h2::{H2, frame};
+use crate::harness::pipe::Pipe;
 use crate::harness::process::{Process, Signal, run};
 use crate::harness::raw::{self, Raw};
 
@@ -55,6 +56,16 @@ fn two_answers_on_one_connection_are_told_apart() {
     assert_eq!(connection.answer().text(), "a");
     assert_eq!(connection.answer().status, 204);
     assert!(connection.closes(Duration::from_secs(5)));
+}
+
+#[tokio::test]
+async fn answers_to_calls_that_were_written_at_once_are_told_in_their_order_until_the_connection_ends() {
+    let both = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\naHTTP/1.1 401 No\r\na: b\r\ncontent-length: 0\r\n\r\n";
+    let (mut told, mut pipe) = (Vec::new(), Pipe::try_connect(server(both, 1)).await.unwrap());
+    let ended = pipe.call(b"x", 3, |status| told.push(status)).await;
+    assert_eq!((ended.unwrap_err().kind(), &told[..]), (ErrorKind::UnexpectedEof, &[200, 401][..]));
+    let mut unread = Pipe::try_connect(server(b"HTTP/1.1 200 OK\r\n\r\n", 1)).await.unwrap();
+    assert_eq!(unread.call(b"x", 1, |_| ()).await.unwrap_err().kind(), ErrorKind::InvalidData);
 }
 
 #[test]
