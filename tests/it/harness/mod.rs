@@ -8,6 +8,8 @@ pub mod fleet;
 pub mod group;
 pub mod h1;
 pub mod h2;
+pub mod office;
+pub mod pipe;
 pub mod process;
 pub mod raw;
 pub mod redis;
