@@ -132,17 +132,23 @@ impl Gateways {
         }
         let named: HashSet<_> = told.gateways.iter().map(|(incarnation, ..)| *incarnation).collect();
         state.gateways.retain(|incarnation, _| named.contains(incarnation));
+        let mut moved = false;
         for (incarnation, applied, renewals) in &told.gateways {
             let gateway = state.gateways.entry(*incarnation).or_insert_with(|| Gateway::new(now));
             if gateway.renewals != *renewals {
                 gateway.renewals = *renewals;
                 gateway.renewed_at = now;
             }
-            gateway.advance(*applied, now);
+            moved |= gateway.advance(*applied, now);
         }
         // Whatever was committed up to there was committed before now.
         if told.revision > state.opened.0 && state.committed.range(told.revision..).next().is_none() {
             state.remember(told.revision, now);
+        }
+        drop(state);
+        // Others wait for the same gateways.
+        if moved {
+            self.wake();
         }
     }
 

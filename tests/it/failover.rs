@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tollgate::demo::SampleService;
 
 use crate::harness::PATIENCE;
-use crate::harness::fleet::Office;
 use crate::harness::group::Group;
+use crate::harness::office::Office;
 use crate::harness::process::{Node, Process, run_with};
 use crate::harness::raw;
 use crate::harness::ring::Ring;

@@ -39,4 +39,5 @@ mod slow;
 mod supply;
 mod tidy;
 mod upstreams;
+mod works;
 mod world;

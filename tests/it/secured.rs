@@ -8,7 +8,7 @@ use std::{fs, thread};
 use serde_json::json;
 
 use crate::harness::PATIENCE;
-use crate::harness::fleet::Office;
+use crate::harness::office::Office;
 use crate::harness::process::{Node, OPERATOR_TOKEN, Process};
 use crate::harness::raw;
 use crate::harness::stage::{FETCH, fill, serve_sample};

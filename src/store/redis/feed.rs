@@ -25,7 +25,7 @@ impl FeedStore for RedisStore {
             channel.as_bytes(),
             most.as_bytes(),
         ];
-        let mut answer = self.place.judged(self.renewals.call(&scripts::RENEW, &arguments).await?)?;
+        let mut answer = self.place.judged(self.renewals().call(&scripts::RENEW, &arguments).await?)?;
         let epoch = answer.parsed()?;
         let lease = std::time::Duration::from_millis(answer.parsed()?);
         let revision = Revision(answer.parsed()?);
@@ -53,7 +53,7 @@ impl FeedStore for RedisStore {
     }
 
     async fn release(&self, incarnation: Incarnation) -> Result<(), StoreError> {
-        pushes::release(&self.renewals, &self.place, incarnation, "").await
+        pushes::release(self.renewals(), &self.place, incarnation, "").await
     }
 
     fn pushes(&self) -> broadcast::Receiver<Push> {

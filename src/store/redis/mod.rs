@@ -16,10 +16,11 @@ mod source;
 mod watch;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 pub use self::by_hand::{ByHand, Note, journal_row};
@@ -28,6 +29,7 @@ use self::ledger::Sums;
 pub use self::opening::{Opened, Role, Settings};
 use self::place::Place;
 use self::rows::View;
+use self::source::Source;
 pub use self::source::{SentinelNode, Sentinels};
 use self::watch::Watch;
 use super::confirm::{Confirmation, GatewayState};
@@ -49,8 +51,10 @@ pub struct RedisStore {
     place: Arc<Place>,
     watch: Arc<Watch>,
     sums: Arc<Sums>,
+    source: Source,
+    /// Lives on the runtime of whoever renews, which is that of the feed: no other thread stands between a renewal and its answer.
+    renewals: OnceLock<Lane>,
     /// Each for calls that must not wait behind the others.
-    renewals: Lane,
     calls: Arc<Lane>,
     usage: Arc<Lane>,
     reads: Arc<Lane>,
@@ -91,6 +95,10 @@ impl Drop for Engine {
 }
 
 impl RedisStore {
+    fn renewals(&self) -> &Lane {
+        self.renewals.get_or_init(|| Lane::new(self.source.clone(), Handle::current()))
+    }
+
     fn keeps_sums(&self) -> bool {
         self.settings.role.is_control()
     }

@@ -2,7 +2,7 @@
 //! have lost something.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch as flag;
@@ -11,6 +11,7 @@ use super::answer::unexpected;
 use super::lane::{Lane, jittered};
 use super::ledger::Sums;
 use super::place::Place;
+use super::pushes::Listener;
 use super::source::{Sentinels, Source};
 use super::watch::Watch;
 use super::writer::{self, Writer};
@@ -188,7 +189,8 @@ fn open(settings: Settings) -> Result<RedisStore, StoreError> {
     let watch = Arc::new(Watch::new(gateways, lane(), Arc::clone(&place), lease));
     watch.goes_on_without(found.dropped);
     let (heard, mut listening) = flag::channel(false);
-    engine.handle.spawn(pushes::listen(source.for_messages(), Arc::clone(&place), Arc::downgrade(&watch), heard));
+    let listener = Listener::new(&source, &place, settings.role.is_control());
+    engine.handle.spawn(pushes::listen(listener, Arc::downgrade(&watch), heard));
     let sums = Arc::new(Sums::default());
     let mut journal_row = JOURNAL.to_owned();
     if let Role::Control { id, .. } = &settings.role {
@@ -211,7 +213,8 @@ fn open(settings: Settings) -> Result<RedisStore, StoreError> {
         place,
         watch,
         sums,
-        renewals: lane(),
+        renewals: OnceLock::new(),
+        source,
         calls,
         usage,
         reads,

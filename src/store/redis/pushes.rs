@@ -38,10 +38,25 @@ pub async fn release(lane: &Lane, place: &Place, incarnation: Incarnation, renew
     place.good(lane.call(&scripts::RELEASE, &arguments).await?).map(drop)
 }
 
+/// Who listens, to what.
+pub struct Listener {
+    pub source: Source,
+    pub changes: String,
+    /// Nothing to those who await nobody.
+    pub acknowledgements: Option<String>,
+}
+
+impl Listener {
+    pub fn new(source: &Source, place: &Place, awaits: bool) -> Self {
+        let (changes, acknowledgements) = (changes_channel(place), awaits.then(|| acknowledgements_channel(place)));
+        Self { source: source.for_messages(), changes, acknowledgements }
+    }
+}
+
 /// Listens until the store is gone. `listening` tells when it does.
-pub async fn listen(source: Source, place: Arc<Place>, watch: Weak<Watch>, listening: watch::Sender<bool>) {
+pub async fn listen(listener: Listener, watch: Weak<Watch>, listening: watch::Sender<bool>) {
     while watch.strong_count() > 0 {
-        if let Err(error) = listen_once(&source, &place, &watch, &listening).await {
+        if let Err(error) = listen_once(&listener, &watch, &listening).await {
             tracing::debug!(%error, "not listening to redis; changes come with the next renewal");
         }
         listening.send_replace(false);
@@ -54,13 +69,12 @@ pub async fn listen(source: Source, place: Arc<Place>, watch: Weak<Watch>, liste
 }
 
 async fn listen_once(
-    source: &Source,
-    place: &Place,
+    listener: &Listener,
     watch: &Weak<Watch>,
     listening: &watch::Sender<bool>,
 ) -> Result<(), redis::RedisError> {
     let lost = Arc::new(Notify::new());
-    let (told, to, changes) = (Arc::clone(&lost), Weak::clone(watch), changes_channel(place));
+    let (told, to, changes) = (Arc::clone(&lost), Weak::clone(watch), listener.changes.clone());
     let take = move |info: PushInfo| {
         match info.kind {
             PushKind::Disconnection => told.notify_one(),
@@ -69,8 +83,9 @@ async fn listen_once(
         }
         Ok::<(), ()>(())
     };
-    let mut connection: MultiplexedConnection = source.connect(&patience().set_push_sender(take)).await?;
-    connection.subscribe(&[changes_channel(place), acknowledgements_channel(place)][..]).await?;
+    let mut connection: MultiplexedConnection = listener.source.connect(&patience().set_push_sender(take)).await?;
+    let channels: Vec<_> = [&listener.changes].into_iter().chain(&listener.acknowledgements).collect();
+    connection.subscribe(&channels[..]).await?;
     listening.send_replace(true);
     while watch.strong_count() > 0 {
         if tokio::time::timeout(ASK_EVERY, lost.notified()).await.is_ok() {
@@ -89,8 +104,8 @@ fn take(watch: &Weak<Watch>, changes: &str, data: &[Value]) {
         if let Some(push) = std::str::from_utf8(text).ok().and_then(read) {
             watch.gateways.push(push);
         }
-    } else {
-        watch.gateways.wake();
+    } else if let Some(incarnation) = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()) {
+        watch.heard_of(incarnation);
     }
 }
 

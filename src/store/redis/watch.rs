@@ -1,9 +1,12 @@
 //! Who is registered with a shared store, and how far each has come: asked of the store, and noted with the moment on this
 //! process's clock.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::answer::{Answer, unexpected};
 use super::lane::Lane;
@@ -11,7 +14,7 @@ use super::place::Place;
 use super::{pushes, scripts};
 use crate::clock;
 use crate::mutant::Mutant;
-use crate::principal::Revision;
+use crate::principal::{Incarnation, Revision};
 use crate::store::StoreError;
 use crate::store::confirm::{Confirmation, GatewayState, outwait};
 use crate::store::gateways::{Gateways, Told, UNNAMED};
@@ -23,6 +26,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const PROMOTION: Duration = Duration::from_secs(2);
 /// How often it is looked for gateways that are gone.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
+/// Gateways that may be heard of between two looks; with more of them a look comes a little later.
+const HEARD: usize = 4096;
 
 pub struct Watch {
     pub gateways: Gateways,
@@ -34,6 +39,8 @@ pub struct Watch {
     dropped: AtomicUsize,
     /// When the last look began.
     looked: tokio::sync::Mutex<BootTime>,
+    /// Who said since then that it has applied something. A hint for when to look, and nothing else.
+    heard: Mutex<HashSet<Incarnation>>,
 }
 
 /// Up to where changes are known to be on enough replicas.
@@ -60,6 +67,7 @@ impl Watch {
             lease_ms: AtomicU64::default(),
             dropped: AtomicUsize::default(),
             looked: tokio::sync::Mutex::new(BootTime(0)),
+            heard: Mutex::default(),
         };
         watch.lease_is(lease);
         watch
@@ -104,13 +112,23 @@ impl Watch {
         Ok(Told { epoch, number, revision, lease, unquiet, gateways })
     }
 
-    /// Asks the store who is there. Of many that ask at once, one does.
-    async fn look(&self) -> Result<(), StoreError> {
-        let wanted = clock::boot();
+    /// A gateway said that it has applied something, or that it is gone.
+    pub fn heard_of(&self, incarnation: Incarnation) {
+        let mut heard = self.heard.lock();
+        if heard.len() < HEARD {
+            heard.insert(incarnation);
+        }
+        drop(heard);
+        self.gateways.wake();
+    }
+
+    /// Asks the store who is there, unless that was done at `since` or later. Of many that ask at once, one does.
+    async fn look(&self, since: BootTime) -> Result<(), StoreError> {
         let mut looked = self.looked.lock().await;
-        if *looked >= wanted {
+        if *looked >= since {
             return Ok(());
         }
+        self.heard.lock().clear();
         let began = clock::boot();
         let mut answer = self.place.good(self.lane.call(&scripts::GATEWAYS, &[self.place.name()]).await?)?;
         let (told, now) = (self.told(&mut answer)?, clock::boot());
@@ -124,42 +142,66 @@ impl Watch {
     }
 
     pub async fn list(&self) -> Result<Vec<GatewayState>, StoreError> {
-        self.look().await?;
+        self.look(clock::boot()).await?;
         Ok(self.gateways.list())
     }
 
     /// Waits until `revision` holds on every gateway that was there when it was committed, or until `wait` is over.
+    ///
+    /// The store is asked once all who are awaited have been heard of, and otherwise now and then: what was heard says only when to
+    /// ask. Whatever is answered here, it was asked after the change was on its replicas.
     pub async fn confirm(
         &self,
         revision: Revision,
         wait: Duration,
         replicas: usize,
     ) -> Result<Confirmation, StoreError> {
-        let give_up = clock::boot().plus(wait);
+        let began = clock::boot();
+        let give_up = began.plus(wait);
+        let mut look_at = give_up.min(began.plus(LOOK_AGAIN));
         loop {
             let mut progress = self.gateways.progress();
-            let looked = self.look().await;
-            let now = clock::boot();
-            let mut confirmation = self.gateways.confirmation(revision, now);
-            if let Err(error) = &looked {
-                // The change was made; only who has it cannot be seen now. Leases of before it end all the same.
-                tracing::debug!(%error, %revision, "a change cannot be confirmed now");
-                confirmation.unconfirmed.push(UNNAMED);
-                confirmation.at_latest = self.gateways.bound(revision, now).max(LOOK_AGAIN);
-            } else if replicas > 0 && !self.replicated.reaches(revision) {
-                confirmation.unconfirmed.push(UNNAMED);
+            let (now, mut confirmation) = self.known(revision);
+            if now >= look_at || self.heard_of_all(&confirmation) {
+                let looked = self.look(if confirmation.is_everywhere() { began } else { now }).await;
+                let now;
+                (now, confirmation) = self.known(revision);
+                look_at = now.plus(LOOK_AGAIN);
+                if let Err(error) = &looked {
+                    // The change was made; only who has it cannot be seen now. Leases of before it end all the same.
+                    tracing::debug!(%error, %revision, "a change cannot be confirmed now");
+                    confirmation.unconfirmed.push(UNNAMED);
+                    confirmation.at_latest = self.gateways.bound(revision, now).max(LOOK_AGAIN);
+                } else if replicas > 0 && !self.replicated.reaches(revision) {
+                    confirmation.unconfirmed.push(UNNAMED);
+                }
+                if confirmation.is_everywhere() || now >= give_up {
+                    return Ok(confirmation);
+                }
             }
-            if Mutant::NoWait.is_on() {
-                confirmation.unconfirmed.clear();
+            if !confirmation.at_latest.is_zero() {
+                look_at = look_at.min(now.plus(confirmation.at_latest));
             }
-            if confirmation.is_everywhere() || now >= give_up {
-                return Ok(confirmation);
-            }
-            let ends = if confirmation.at_latest.is_zero() { LOOK_AGAIN } else { confirmation.at_latest };
-            let next = give_up.since(now).min(ends).min(LOOK_AGAIN);
+            look_at = look_at.min(give_up);
             // Whether something moved or the time is over, the next round looks for itself.
-            let _ = tokio::time::timeout(next, progress.changed()).await;
+            let _ = tokio::time::timeout(look_at.since(clock::boot()), progress.changed()).await;
         }
+    }
+
+    /// How far `revision` has come by the last look.
+    fn known(&self, revision: Revision) -> (BootTime, Confirmation) {
+        let now = clock::boot();
+        let mut confirmation = self.gateways.confirmation(revision, now);
+        if Mutant::NoWait.is_on() {
+            confirmation.unconfirmed.clear();
+        }
+        (now, confirmation)
+    }
+
+    /// Whether a look may find that nobody is awaited any longer.
+    fn heard_of_all(&self, confirmation: &Confirmation) -> bool {
+        let heard = self.heard.lock();
+        confirmation.unconfirmed.iter().all(|incarnation| heard.contains(incarnation))
     }
 
     /// For as long as a control plane runs: forgets gateways that were silent for long, and notices when leases of an earlier
@@ -175,7 +217,7 @@ impl Watch {
     }
 
     async fn tidy_once(&self) -> Result<(), StoreError> {
-        self.look().await?;
+        self.look(clock::boot()).await?;
         for (incarnation, renewals) in self.gateways.stale(clock::boot()) {
             tracing::warn!(%incarnation, "a gateway was silent for long and is forgotten");
             let renewals = renewals.to_string();

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
-use serde_json::{Value, json};
 use tollgate::demo::SampleService;
 
 use super::PATIENCE;
 use super::faulty::FaultyLink;
-use super::process::{Node, OPERATOR_TOKEN, Process};
-use super::raw::{self, Answer};
+use super::office::Office;
+use super::process::{Node, Process};
+use super::raw;
 use super::redis::Redis;
-use super::stage::{FETCH, fill, serve_sample, text};
+use super::stage::{FETCH, fill, serve_sample};
 
 pub const GATEWAYS: usize = 3;
 
@@ -27,19 +27,32 @@ pub struct Setting<'a> {
     pub linked: bool,
     /// Whether the wall clock of each process can be moved.
     pub clocks: bool,
+    /// Control planes.
+    pub controls: usize,
     /// Of every process.
     pub environment: &'a [(&'a str, &'a str)],
 }
 
-pub struct Fleet {
-    pub redis: Redis,
+pub struct Fleet<S = Redis> {
+    /// Where the store is.
+    pub redis: S,
+    /// At the first control plane as it began.
     pub office: Office,
     pub sample: SampleService,
     pub runtime: tokio::runtime::Runtime,
     environment: Environment,
     members: Vec<Member>,
     addresses: Arc<RwLock<Vec<SocketAddr>>>,
-    control: Member,
+    controls: Vec<Member>,
+    offices: Arc<RwLock<Vec<SocketAddr>>>,
+}
+
+/// What the store of a fleet is on.
+pub trait Ground {
+    /// Where links lead to; absent where that is not one place.
+    fn address(&self) -> Option<SocketAddr>;
+    /// What a node's `[store]` begins with, if it comes there through a link.
+    fn store(&self, through: Option<SocketAddr>) -> String;
 }
 
 type Environment = Vec<(String, String)>;
@@ -51,56 +64,95 @@ struct Member {
     process: Option<Process>,
 }
 
-/// Where keys are made and deleted.
-#[derive(Clone)]
-pub struct Office {
-    pub control: SocketAddr,
-    pub account: String,
-    /// Of the root user.
-    token: String,
-}
-
 impl Default for Setting<'_> {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(2), linked: false, clocks: false, environment: &[] }
+        Self { lease: Duration::from_secs(2), linked: false, clocks: false, controls: 1, environment: &[] }
     }
 }
 
 impl Fleet {
     pub fn start(setting: &Setting<'_>) -> Self {
+        Self::on(Redis::start(), setting)
+    }
+}
+
+impl<S: Ground> Fleet<S> {
+    pub fn on(redis: S, setting: &Setting<'_>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (sample, upstream) = runtime.block_on(serve_sample());
         fill(&sample);
-        let redis = Redis::start();
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut environment: Environment = setting.environment.iter().map(owned).collect();
         if setting.clocks {
             environment.extend(faked_clocks());
         }
         let lease = setting.lease.as_secs();
-        let keys = "[keys]\nactive_max = 10000\ndaily_max = 1000000\n";
-        let control = format!("[control]\nlisten = \"127.0.0.1:0\"\nid = \"control-1\"\n{keys}");
+        let rest = format!("lease = \"{lease}s\"\n[meter]\nflush = \"100ms\"\nslab_dir = \"slab\"\n");
         let member = |config: &str| {
-            let link = setting.linked.then(|| FaultyLink::to(redis.address()));
-            let url = link.as_ref().map_or_else(|| redis.url(), |link| format!("redis://{}", link.address));
-            let node = Node::new(&format!("{config}{}", store(&url, lease)));
+            let link = redis.address().filter(|_| setting.linked).map(FaultyLink::to);
+            let store = redis.store(link.as_ref().map(|link| link.address));
+            let node = Node::new(&format!("{config}{store}{rest}"));
             Member { link, process: Some(serve(&node, &environment)), node }
         };
-        let control = member(&control);
-        let office = Office::seed(control.running().listening("control"), upstream);
+        // None of them listens before all are there.
+        let controls: Vec<_> =
+            (1..=setting.controls).map(|number| member(&control(number, setting.controls))).collect();
+        let offices: Vec<_> = controls.iter().map(|control| control.running().listening("control")).collect();
+        let office = Office::seed(offices[0], upstream);
         let gateway = "[gateway]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\ndefault_cluster = \"stage.test\"\n\
                        [gateway.limits]\nfailed_auth_rate = 0\n[health]\nlisten = \"127.0.0.1:0\"\n";
         let members: Vec<_> = (0..GATEWAYS).map(|_| member(gateway)).collect();
         let listening = |member: &Member| member.running().listening("gateway");
         let addresses = Arc::new(RwLock::new(members.iter().map(listening).collect()));
-        let fleet = Self { redis, office, sample, runtime, environment, members, addresses, control };
+        let offices = Arc::new(RwLock::new(offices));
+        let fleet = Self { redis, office, sample, runtime, environment, members, addresses, controls, offices };
         (0..GATEWAYS).for_each(|gateway| fleet.await_ready(gateway));
         fleet
     }
 
-    /// The folder of the control plane.
+    /// The folder of the first control plane.
     pub fn control(&self) -> &Node {
-        &self.control.node
+        &self.controls[0].node
+    }
+
+    pub fn control_process(&self, number: usize) -> &Process {
+        self.controls[number].running()
+    }
+
+    /// Where the control planes listen; one that was started again listens elsewhere.
+    pub fn offices(&self) -> Arc<RwLock<Vec<SocketAddr>>> {
+        Arc::clone(&self.offices)
+    }
+
+    /// SIGKILL.
+    pub fn kill_control(&mut self, number: usize) {
+        self.controls[number].process.take().expect("the control plane is up").kill();
+    }
+
+    /// Waits for the end of a control plane that kills itself.
+    pub fn await_end_of_control(&mut self, number: usize) {
+        self.controls[number].process.take().expect("the control plane is up").ended(PATIENCE);
+    }
+
+    /// Starts a control plane that is down, with `more` in its environment, and waits until it listens.
+    pub fn start_control(&mut self, number: usize, more: &[(&str, &str)]) {
+        self.start_control_alone(number, more);
+        self.offices.write()[number] = self.controls[number].running().listening("control");
+    }
+
+    /// As [`Self::start_control`], and waits for nothing.
+    pub fn start_control_alone(&mut self, number: usize, more: &[(&str, &str)]) {
+        let mut environment = self.environment.clone();
+        environment.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let process = serve(&self.controls[number].node, &environment);
+        self.controls[number].process = Some(process);
+    }
+
+    /// The folder of a control plane that is down is gone, and it is set up anew with the same configuration.
+    pub fn lose_folder_of_control(&mut self, number: usize) -> Node {
+        let control = &mut self.controls[number];
+        let config = std::fs::read_to_string(control.node.config()).unwrap();
+        std::mem::replace(&mut control.node, Node::new(&config))
     }
 
     /// Where the gateways listen; one that was started again listens elsewhere.
@@ -119,12 +171,12 @@ impl Fleet {
 
     /// Between the control plane and Redis.
     pub fn control_link(&self) -> &FaultyLink {
-        self.control.link()
+        self.controls[0].link()
     }
 
     /// Between Redis and everybody.
     pub fn links(&self) -> impl Iterator<Item = &FaultyLink> {
-        self.members.iter().chain([&self.control]).map(Member::link)
+        self.members.iter().chain(&self.controls).map(Member::link)
     }
 
     pub fn process(&self, gateway: usize) -> &Process {
@@ -146,7 +198,7 @@ impl Fleet {
 
     /// Moves the wall clock of a gateway to so far from the true time, as `+7h` or `-30m`; that of the control plane where `None`.
     pub fn move_clock(&self, gateway: Option<usize>, by: &str) {
-        let node = gateway.map_or(&self.control.node, |gateway| &self.members[gateway].node);
+        let node = gateway.map_or(&self.controls[0].node, |gateway| &self.members[gateway].node);
         node.write(CLOCK, by);
     }
 
@@ -188,49 +240,13 @@ impl Member {
     }
 }
 
-impl Office {
-    /// An account that may create keys, and the session of its root user.
-    pub fn seed(control: SocketAddr, upstream: SocketAddr) -> Self {
-        let made = |method: &str, target: &str, token: &str, body: &Value| {
-            let answer = raw::api(control, method, target, token, body);
-            assert_eq!(answer.status, 201, "{target}: {}", answer.text());
-            answer.json()
-        };
-        let who = json!({"email": "owner@stage.test", "password": "a password of the stage"});
-        let mut account = who.clone();
-        account["verified"] = json!(true);
-        let account = text(&made("POST", "/v1/accounts", OPERATOR_TOKEN, &account), "account_id");
-        let cluster = json!({"hosts": ["stage.test"], "upstreams": [format!("http://{upstream}")], "allow_ips": []});
-        made("POST", &format!("/v1/accounts/{account}/clusters"), OPERATOR_TOKEN, &cluster);
-        let token = text(&made("POST", "/v1/session", "", &who), "token");
-        Self { control, account, token }
-    }
-
-    /// Id and text of a new key.
-    pub fn create(&self) -> (String, String) {
-        self.try_create().unwrap_or_else(|answer| panic!("{}", answer.text()))
-    }
-
-    /// Id and text of a new key, or what was answered in its place.
-    pub fn try_create(&self) -> Result<(String, String), Answer> {
-        let answer = raw::api(self.control, "POST", "/v1/keys", &self.token, &json!({}));
-        if answer.status != 201 {
-            return Err(answer);
-        }
-        Ok((text(&answer.json(), "id"), text(&answer.json(), "key")))
-    }
-
-    /// The answer to a delete that waits for so long.
-    pub fn delete(&self, id: &str, wait: &str) -> (u16, Value) {
-        let target = format!("/v1/accounts/{}/keys/{id}?wait={wait}", self.account);
-        let answer = raw::api(self.control, "DELETE", &target, OPERATOR_TOKEN, &json!({"reason": "a test"}));
-        (answer.status, answer.json())
-    }
-}
-
-fn store(url: &str, lease: u64) -> String {
+/// Of the control plane `number` of so many.
+fn control(number: usize, of: usize) -> String {
+    let peers: Vec<_> = (1..=of).filter(|peer| *peer != number).map(|peer| format!("\"control-{peer}\"")).collect();
     format!(
-        "[store]\nkind = \"redis\"\nurl = \"{url}\"\nlease = \"{lease}s\"\n[meter]\nflush = \"100ms\"\nslab_dir = \"slab\"\n"
+        "[control]\nlisten = \"127.0.0.1:0\"\nid = \"control-{number}\"\npeers = [{}]\n\
+         [keys]\nactive_max = 10000\ndaily_max = 1000000\n",
+        peers.join(", ")
     )
 }
 

@@ -1,12 +1,15 @@
 //! A primary with replicas, and sentinels that look after them: real servers on free ports, killed when the test ends.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::PATIENCE;
+use super::fleet::Ground;
 
 const REPLICAS: usize = 2;
 const SENTINELS: usize = 3;
@@ -17,6 +20,8 @@ pub struct Group {
     folder: tempfile::TempDir,
     servers: Vec<Server>,
     sentinels: Vec<Server>,
+    /// Replicas without which a primary takes no writes, and for which changes wait.
+    needed: usize,
 }
 
 pub struct Server {
@@ -27,11 +32,17 @@ pub struct Server {
 impl Group {
     /// One primary, two replicas that follow it, three sentinels of which two must agree.
     pub fn start() -> Self {
-        let mut group = Self { folder: tempfile::tempdir().unwrap(), servers: Vec::new(), sentinels: Vec::new() };
+        Self::with(0)
+    }
+
+    /// The same, and no server takes a write without so many replicas.
+    pub fn with(needed: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut group = Self { folder, servers: Vec::new(), sentinels: Vec::new(), needed };
         group.server(&[]);
         let primary = group.servers[0].port.to_string();
         for _ in 0..REPLICAS {
-            group.server(&["--replicaof", "127.0.0.1", &primary, "--repl-diskless-sync-delay", "0"]);
+            group.server(&["--replicaof", "127.0.0.1", &primary]);
         }
         group.until("the replicas follow", |group| group.says(0, &["WAIT", "2", "100"]) == "2");
         for _ in 0..SENTINELS {
@@ -52,14 +63,67 @@ impl Group {
 
     /// What the primary gets no replica gets any longer.
     pub fn cut_replication(&self) {
-        assert_eq!(self.says(0, &["ACL", "SETUSER", "default", "-psync", "-replconf"]), "OK");
-        self.says(0, &["CLIENT", "KILL", "TYPE", "replica"]);
-        self.until("no replica is there", |group| group.says(0, &["WAIT", "1", "20"]) == "0");
+        let primary = self.present();
+        assert_eq!(self.says(primary, &["ACL", "SETUSER", "default", "-psync", "-replconf"]), "OK");
+        self.says(primary, &["CLIENT", "KILL", "TYPE", "replica"]);
+        self.until("no replica is there", |group| group.says(primary, &["WAIT", "1", "20"]) == "0");
     }
 
-    /// SIGKILL.
-    pub fn kill_primary(&mut self) {
-        self.servers[0].end();
+    /// SIGKILL; which server it was.
+    pub fn kill_primary(&mut self) -> usize {
+        let primary = self.present();
+        self.servers[primary].end();
+        primary
+    }
+
+    /// SIGSTOP; which server it was.
+    pub fn stop_primary(&self) -> usize {
+        let primary = self.present();
+        self.servers[primary].signal(Signal::STOP);
+        primary
+    }
+
+    /// SIGCONT, to a server that has not heard that another one is the primary now.
+    pub fn continue_server(&self, server: usize) {
+        self.servers[server].signal(Signal::CONT);
+    }
+
+    /// On the same port, with what it has written to its disk.
+    pub fn start_again(&mut self, server: usize) {
+        let folder = self.folder.path().join(format!("server-{server}"));
+        let port = self.servers[server].port;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut again = start_at(port, &folder, &self.options(&[]));
+            if is_there(&mut again) {
+                self.servers[server] = again;
+                return;
+            }
+            assert!(Instant::now() < deadline, "redis-server did not start again");
+        }
+    }
+
+    /// Waits until the sentinels have agreed on another primary than this server, and it says so itself.
+    pub fn await_another_primary(&self, than: usize) {
+        self.until("another server is the primary", |group| {
+            let primary = group.present();
+            primary != than && group.says(primary, &["ROLE"]).starts_with("master")
+        });
+    }
+
+    /// Tells a server to follow the present primary, as the sentinels do after a while, and waits until all do.
+    pub fn follow(&self, server: usize) {
+        let primary = self.present();
+        let port = self.servers[primary].port.to_string();
+        self.until("it follows", |group| group.says(server, &["REPLICAOF", "127.0.0.1", &port]).contains("OK"));
+        let all = (self.servers.len() - 1).to_string();
+        self.until("all follow", |group| group.says(primary, &["WAIT", &all, "100"]) == all);
+    }
+
+    /// Which server the sentinels call the primary.
+    fn present(&self) -> usize {
+        let port = self.primary();
+        self.servers.iter().position(|server| server.port.to_string() == port).expect("the sentinels know a primary")
     }
 
     /// The port of the server that the sentinels call the primary.
@@ -93,10 +157,19 @@ impl Group {
     fn server(&mut self, more: &[&str]) {
         let folder = self.folder.path().join(format!("server-{}", self.servers.len()));
         fs::create_dir(&folder).unwrap();
-        let mut fixed =
-            vec!["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--repl-ping-replica-period", "1"];
-        fixed.extend(more);
-        self.servers.push(start(&folder, &fixed, |_| {}));
+        let options = self.options(more);
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        self.servers.push(start(&folder, &options, |_| {}));
+    }
+
+    fn options(&self, more: &[&str]) -> Vec<String> {
+        let needed = self.needed.to_string();
+        let fixed =
+            ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--repl-ping-replica-period", "1"];
+        // Otherwise a primary without replicas forgets its history, and they begin anew.
+        let kept = ["--repl-backlog-ttl", "0", "--repl-diskless-sync-delay", "0"];
+        let strict = ["--min-replicas-to-write", &needed, "--min-replicas-max-lag", "1"];
+        [&fixed[..], &kept, &strict, more].concat().into_iter().map(str::to_owned).collect()
     }
 
     fn sentinel(&mut self, primary: &str) {
@@ -113,7 +186,23 @@ impl Group {
     }
 }
 
+impl Ground for Group {
+    /// There are several.
+    fn address(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    fn store(&self, _: Option<SocketAddr>) -> String {
+        format!("{}replicas = {}\n", self.config(), self.needed)
+    }
+}
+
 impl Server {
+    fn signal(&self, signal: Signal) {
+        let id = self.child.as_ref().expect("the server is up").id();
+        kill_process(Pid::from_raw(id.try_into().unwrap()).unwrap(), signal).unwrap();
+    }
+
     pub fn is_up(&self) -> bool {
         self.child.is_some()
     }
@@ -137,27 +226,29 @@ pub fn start(folder: &Path, arguments: &[&str], prepare: impl Fn(u16)) -> Server
     for _ in 0..20 {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         prepare(port);
-        // A sentinel's file stands first, before the options.
-        let (file, options) = match arguments {
-            [file, options @ ..] if !file.starts_with("--") => (Some(*file), options),
-            options => (None, options),
-        };
-        let child = Command::new("redis-server")
-            .args(file)
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"])
-            .arg(folder)
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        let mut server = Server { port, child: Some(child) };
+        let mut server = start_at(port, folder, arguments);
         if is_there(&mut server) {
             return server;
         }
     }
     panic!("redis-server did not start; is it installed?");
+}
+
+fn start_at<T: AsRef<str>>(port: u16, folder: &Path, arguments: &[T]) -> Server {
+    // A sentinel's file stands first, before the options.
+    let files = arguments.iter().take_while(|argument| !argument.as_ref().starts_with("--")).count();
+    let (file, options) = arguments.split_at(files);
+    let child = Command::new("redis-server")
+        .args(file.iter().map(AsRef::as_ref))
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"])
+        .arg(folder)
+        .args(options.iter().map(AsRef::as_ref))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed");
+    Server { port, child: Some(child) }
 }
 
 /// False where somebody else has the port.

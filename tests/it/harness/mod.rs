@@ -1,4 +1,4 @@
-//! What tests drive Tollgate with: the real binary as a child process, a client that writes raw bytes, and a client for
+//! What tests and benchmarks drive Tollgate with: the real binary as a child process, a client that writes raw bytes, and a client for
 //! HTTP/2 and gRPC. Everything has a deadline; a test that hangs is a test that fails.
 #![allow(dead_code, reason = "a harness offers more than the tests of one day use")]
 
@@ -8,6 +8,8 @@ pub mod fleet;
 pub mod group;
 pub mod h1;
 pub mod h2;
+pub mod office;
+pub mod pipe;
 pub mod process;
 pub mod prometheus;
 pub mod raw;
@@ -16,7 +18,6 @@ pub mod ring;
 pub mod scripted;
 pub mod stage;
 pub mod wire;
-mod works;
 
 use std::net::SocketAddr;
 use std::sync::Once;

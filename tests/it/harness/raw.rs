@@ -43,20 +43,36 @@ impl Answer {
 
 /// One call on a connection of its own. `Host` (the address) and `Content-Length` are added unless `headers` has them.
 pub fn call(at: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let mut connection = Raw::connect(at);
-    connection.send(&request(at, method, target, headers, body));
-    if method == "HEAD" { connection.answer_without_body() } else { connection.answer() }
+    try_call(at, method, target, headers, body).unwrap()
+}
+
+/// As [`call`], where nobody may be there or answer.
+pub fn try_call(
+    at: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Answer> {
+    let mut connection = Raw::try_connect(at)?;
+    connection.try_send(&request(at, method, target, headers, body))?;
+    if method == "HEAD" { connection.head(Instant::now() + PATIENCE) } else { connection.try_answer(PATIENCE) }
 }
 
 /// A call of the control API with a Bearer token (none where empty) and a JSON body (none where null).
 pub fn api(at: SocketAddr, method: &str, target: &str, token: &str, body: &Value) -> Answer {
+    try_api(at, method, target, token, body).unwrap()
+}
+
+/// As [`api`], where nobody may be there or answer.
+pub fn try_api(at: SocketAddr, method: &str, target: &str, token: &str, body: &Value) -> io::Result<Answer> {
     let authorization = format!("Bearer {token}");
     let text = if body.is_null() { String::new() } else { body.to_string() };
     let mut headers = vec![("content-type", "application/json")];
     if !token.is_empty() {
         headers.push(("authorization", authorization.as_str()));
     }
-    call(at, method, target, &headers, text.as_bytes())
+    try_call(at, method, target, &headers, text.as_bytes())
 }
 
 /// The bytes of a well-formed request.
@@ -76,10 +92,14 @@ pub fn request(at: SocketAddr, method: &str, target: &str, headers: &[(&str, &st
 
 impl Raw {
     pub fn connect(at: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&at, PATIENCE).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, pending: Vec::new() }
+        Self::try_connect(at).unwrap()
+    }
+
+    pub fn try_connect(at: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&at, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, pending: Vec::new() })
     }
 
     pub fn send(&mut self, bytes: &[u8]) {

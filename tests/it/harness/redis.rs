@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::PATIENCE;
+use super::fleet::Ground;
 
 pub struct Redis {
     /// Absent while it is stopped.
@@ -55,6 +56,17 @@ impl Redis {
             assert!(Instant::now() < deadline, "redis-server did not start again");
             self.child = run(self.folder.path(), self.port);
         }
+    }
+}
+
+impl Ground for Redis {
+    fn address(&self) -> Option<SocketAddr> {
+        Some(self.address())
+    }
+
+    fn store(&self, through: Option<SocketAddr>) -> String {
+        let url = through.map_or_else(|| self.url(), |link| format!("redis://{link}"));
+        format!("[store]\nkind = \"redis\"\nurl = \"{url}\"\n")
     }
 }
 

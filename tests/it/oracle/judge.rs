@@ -1,6 +1,6 @@
-//! The rules that every call is held against, once all is over. All times are of one clock, that of the test's process.
+//! The rules that every call is held against. All times are of one clock, that of the test's process.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ pub struct Call {
 pub enum How {
     /// HTTP/1.1, one call after the other.
     Http,
+    /// HTTP/1.1, many written at once.
+    Piped,
     /// HTTP/1.1, each on a connection of its own, and none waits for another.
     Fresh,
     /// gRPC, side by side on one connection.
@@ -56,12 +58,35 @@ pub enum Said {
     Lost,
 }
 
-#[derive(Debug)]
-pub struct History {
-    pub calls: Vec<Call>,
-    /// The marks of calls that the service behind the gateways has seen.
-    pub seen: HashSet<u64>,
+/// Hears of every call and holds it against the rules a little later, so that a long play takes no more memory than a short one.
+#[derive(Debug, Default)]
+pub struct Judge {
+    pub tally: Tally,
+    /// The first of them.
+    pub violations: Vec<Violation>,
+    /// All of them.
+    pub broken: usize,
+    /// Calls that are not judged yet, about in the order of their ends.
+    waiting: VecDeque<Call>,
+    /// Calls without an answer with a key whose deletion was final: whatever they waited in, the service must never see them.
+    unanswered: Vec<Call>,
+    /// The marks of calls that the service behind the gateways has seen, and that are not judged yet.
+    seen: HashSet<u64>,
 }
+
+/// How many calls there were, by what they came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub calls: usize,
+    pub passed: usize,
+    pub denied: usize,
+    pub unsure: usize,
+}
+
+/// From the end of a call until it is judged: by then it is known who was deleted when, and what the service saw of it.
+const SETTLES: Duration = Duration::from_secs(2);
+/// Violations that are kept.
+const KEPT: usize = 1000;
 
 /// A rule that was broken.
 #[derive(Clone, Debug)]
@@ -103,26 +128,68 @@ impl Life {
         times.is_final = Some(times.is_final.map_or(at, |known| known.min(at)));
     }
 
+    /// When the deletion is final, if that is known.
+    pub fn final_at(&self) -> Option<Instant> {
+        self.times.lock().is_final
+    }
+
     /// For how long the deletion has been final at `now`.
     pub fn final_for(&self, now: Instant) -> Option<Duration> {
         now.checked_duration_since(self.times.lock().is_final?)
     }
 }
 
-impl History {
-    pub fn violations(&self) -> Vec<Violation> {
-        self.calls.iter().filter_map(|call| self.judge(call)).collect()
+impl Judge {
+    /// Of calls that have ended, and marks that the service has seen since it was last asked.
+    pub fn hear(&mut self, calls: Vec<Call>, seen: HashSet<u64>, now: Instant) {
+        self.waiting.extend(calls);
+        self.seen.extend(seen);
+        while self.waiting.front().is_some_and(|call| call.ended + SETTLES <= now) {
+            self.judge_next();
+        }
     }
 
-    fn judge(&self, call: &Call) -> Option<Violation> {
-        let Times { asked, .. } = *call.life.times.lock();
-        match (call.life.final_for(call.started).filter(|since| !since.is_zero()), call.said) {
-            (Some(since), Said::Passed) => Some(Violation::Passed(since, call.clone())),
-            (Some(since), _) if self.seen.contains(&call.mark) => Some(Violation::Seen(since, call.clone())),
-            (None, Said::Denied) if asked.is_none_or(|asked| call.ended < asked) => {
-                Some(Violation::LiveDenied(call.clone()))
+    /// All is over.
+    pub fn close(&mut self, calls: Vec<Call>, seen: HashSet<u64>) {
+        self.waiting.extend(calls);
+        self.seen.extend(seen);
+        while !self.waiting.is_empty() {
+            self.judge_next();
+        }
+        for call in std::mem::take(&mut self.unanswered) {
+            if self.seen.contains(&call.mark) {
+                self.break_rule(Violation::Seen(call.life.final_for(call.started).unwrap_or_default(), call));
             }
-            _ => None,
+        }
+    }
+
+    fn judge_next(&mut self) {
+        let Some(call) = self.waiting.pop_front() else { return };
+        self.tally.calls += 1;
+        let was_seen = self.seen.remove(&call.mark);
+        let of_its_kind = match call.said {
+            Said::Passed => &mut self.tally.passed,
+            Said::Denied => &mut self.tally.denied,
+            Said::Unsure => &mut self.tally.unsure,
+            Said::Lost => &mut 0,
+        };
+        *of_its_kind += 1;
+        let asked = call.life.times.lock().asked;
+        match (call.life.final_for(call.started).filter(|since| !since.is_zero()), call.said) {
+            (Some(since), Said::Passed) => self.break_rule(Violation::Passed(since, call)),
+            (Some(since), _) if was_seen => self.break_rule(Violation::Seen(since, call)),
+            (Some(_), Said::Lost) => self.unanswered.push(call),
+            (None, Said::Denied) if asked.is_none_or(|asked| call.ended < asked) => {
+                self.break_rule(Violation::LiveDenied(call));
+            }
+            _ => {}
+        }
+    }
+
+    fn break_rule(&mut self, violation: Violation) {
+        self.broken += 1;
+        if self.violations.len() < KEPT {
+            self.violations.push(violation);
         }
     }
 }
@@ -140,7 +207,30 @@ mod tests {
         life.is_final(at(300));
         life.is_final(at(200));
         let call = Call { life, gateway: 0, how: How::Http, mark: 1, started: at(started), ended: at(ended), said };
-        History { calls: vec![call], seen: seen.then_some(1).into_iter().collect() }.violations()
+        let mut judge = Judge::default();
+        judge.hear(vec![call], seen.then_some(1).into_iter().collect(), zero);
+        assert_eq!(judge.tally.calls, 0, "it is too early");
+        judge.hear(Vec::new(), HashSet::new(), at(ended) + SETTLES);
+        assert_eq!(judge.tally.calls, 1);
+        judge.close(Vec::new(), HashSet::new());
+        assert_eq!(judge.broken, judge.violations.len());
+        judge.violations
+    }
+
+    #[test]
+    fn what_was_never_answered_must_not_be_seen_later_either() {
+        let zero = Instant::now();
+        let life = Life::new(Default::default());
+        life.is_final(zero);
+        let (started, ended) = (zero + Duration::from_millis(1), zero + Duration::from_millis(2));
+        let mut judge = Judge::default();
+        judge.hear(
+            vec![Call { life, gateway: 0, how: How::Fresh, mark: 7, started, ended, said: Said::Lost }],
+            HashSet::new(),
+            ended + SETTLES,
+        );
+        judge.close(Vec::new(), HashSet::from([7]));
+        assert!(matches!(judge.violations[..], [Violation::Seen(..)]));
     }
 
     #[test]

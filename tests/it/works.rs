@@ -13,9 +13,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::h2::{H2, frame};
-use super::process::{Process, Signal, run};
-use super::raw::{self, Raw};
+use crate::harness::PATIENCE;
+use crate::harness::h2::{H2, frame};
+use crate::harness::pipe::Pipe;
+use crate::harness::process::{Process, Signal, run};
+use crate::harness::raw::{self, Raw};
 
 /// Answers the first bytes of each of `connections` connections with `answer`, then closes it.
 fn server(answer: &'static [u8], connections: usize) -> SocketAddr {
@@ -56,6 +58,16 @@ fn two_answers_on_one_connection_are_told_apart() {
     assert!(connection.closes(Duration::from_secs(5)));
 }
 
+#[tokio::test]
+async fn answers_to_calls_that_were_written_at_once_are_told_in_their_order_until_the_connection_ends() {
+    let both = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\naHTTP/1.1 401 No\r\na: b\r\ncontent-length: 0\r\n\r\n";
+    let (mut told, mut pipe) = (Vec::new(), Pipe::try_connect(server(both, 1)).await.unwrap());
+    let ended = pipe.call(b"x", 3, |status| told.push(status)).await;
+    assert_eq!((ended.unwrap_err().kind(), &told[..]), (ErrorKind::UnexpectedEof, &[200, 401][..]));
+    let mut unread = Pipe::try_connect(server(b"HTTP/1.1 200 OK\r\n\r\n", 1)).await.unwrap();
+    assert_eq!(unread.call(b"x", 1, |_| ()).await.unwrap_err().kind(), ErrorKind::InvalidData);
+}
+
 #[test]
 fn an_answer_that_does_not_come_is_an_error_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -64,7 +76,7 @@ fn an_answer_that_does_not_come_is_an_error_in_time() {
     assert_eq!(silent.try_answer(Duration::from_millis(20)).unwrap_err().kind(), ErrorKind::TimedOut);
     let mut cut = Raw::connect(server(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", 1));
     cut.send(b"x");
-    assert_eq!(cut.try_answer(super::PATIENCE).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(cut.try_answer(PATIENCE).unwrap_err().kind(), ErrorKind::UnexpectedEof);
 }
 
 /// Echoes the message, with the metadata `x-echo` as the status text; without that metadata, a trailers-only denial.
@@ -125,5 +137,5 @@ fn commands_end_with_their_output_and_exit_code() {
     assert!(process.first_line().starts_with("# The configuration of Tollgate"));
     // Gone or not: a process that has not been waited for can be signalled.
     process.signal(Signal::TERM);
-    process.ended(super::PATIENCE);
+    process.ended(PATIENCE);
 }
