@@ -6,6 +6,7 @@ pub mod atomic;
 // In the path of a call nothing may panic; a test of the tree checks that these attributes stay.
 #[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice, clippy::unreachable))]
 pub mod auth;
+pub mod checksummed;
 pub mod cli;
 #[expect(clippy::disallowed_methods, reason = "this is the one place where clocks are read")]
 pub mod clock;

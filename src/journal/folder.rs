@@ -17,6 +17,7 @@ use zeroize::Zeroize;
 
 use super::error::JournalError;
 use super::frame::Framing;
+use crate::checksummed::{checked, with_checksum};
 use crate::config::secret::Secret32;
 use crate::control::seal::{Opened, Owner, Sealer};
 use crate::principal::{ID_BYTES, JournalId, StoreId};
@@ -199,17 +200,4 @@ fn read_key_file(path: &Path) -> Result<Option<(Names, Sealed)>, JournalError> {
         Some((names, Sealed(sealed.to_vec())))
     };
     read().map(Some).ok_or_else(|| JournalError::damaged(path, 0, "its checksum does not fit"))
-}
-
-/// The content with its CRC-32 behind it.
-pub fn with_checksum(mut content: Vec<u8>) -> Vec<u8> {
-    let checksum = crc32fast::hash(&content);
-    content.extend(checksum.to_le_bytes());
-    content
-}
-
-/// The content, if the CRC-32 behind it fits.
-pub fn checked(bytes: &[u8]) -> Option<&[u8]> {
-    let (content, checksum) = bytes.split_last_chunk::<4>()?;
-    (crc32fast::hash(content) == u32::from_le_bytes(*checksum)).then_some(content)
 }

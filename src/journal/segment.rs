@@ -6,8 +6,9 @@ use std::path::Path;
 
 use super::entry::Entry;
 use super::error::JournalError;
-use super::folder::{Folder, Names, checked, with_checksum};
+use super::folder::{Folder, Names};
 use super::frame::{Framing, Place};
+use crate::checksummed::{checked, with_checksum};
 use crate::principal::{ID_BYTES, JournalId, StoreId};
 
 const MAGIC: &[u8; 8] = b"TGJSEG1\n";
