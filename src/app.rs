@@ -1,6 +1,7 @@
 //! The composition root: builds the parts of a node, runs them, drains them, and flushes what is left.
 
 pub mod keeping;
+mod metering;
 mod reopening;
 pub mod restore;
 mod server;
@@ -12,16 +13,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
 use prometheus::Registry;
 use secrecy::ExposeSecret;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use self::keeping::Keeping;
+use self::metering::Metering;
 use self::server::Entrance;
 pub use self::server::Stop;
 use crate::auth::keyring::Keyring;
@@ -41,13 +42,10 @@ use crate::gateway::{Connector, Gateway, GatewayParts, Protocols, Verifier};
 use crate::journal::JournalError;
 use crate::key::Digester;
 use crate::limits::{AccountLimits, ConnectionCaps, FailedAuth, Limits};
-use crate::meter::{EpochNow, Flushed, Flusher, Meter, MeterError, MeterOptions, Recovery, RecoveryReport};
+use crate::meter::{Meter, MeterError, MeterOptions};
 use crate::principal::Incarnation;
 use crate::store::{FeedStore, Ledger, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
-
-/// How often the slabs of dead incarnations are looked for.
-const RECOVER_EVERY: Duration = Duration::from_secs(5);
 
 /// Why a node could not start, or ended other than by a graceful stop. Said to a person.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +99,8 @@ struct DataPlane {
     gateway: Arc<Gateway>,
     meter: Arc<Meter>,
     feed: Arc<Feed>,
+    /// Lets the feed take a lease, once the ledger knows of this incarnation.
+    enrolled: Option<oneshot::Sender<()>>,
     keyring: Arc<Keyring>,
     listeners: Vec<TcpListener>,
 }
@@ -155,11 +155,7 @@ impl Node {
         let Self { config, keeping, mut data_plane, control, health, draining } = self;
         let ledger: Arc<dyn Ledger> = Arc::clone(&keeping.store) as Arc<dyn Ledger>;
         let renewing = keeping.renew_secrets()?;
-        let metering = data_plane.as_ref().map(|plane| {
-            let (keyring, metrics) = (Arc::clone(&plane.keyring), Arc::clone(&plane.gateway.metrics));
-            let epoch: EpochNow = Box::new(move || keyring.epoch());
-            Metering::start(&plane.meter, ledger, epoch, config.meter.flush, metrics)
-        });
+        let metering = data_plane.as_mut().map(|plane| Metering::start(plane, ledger, config.meter.flush));
         let metering = metering.transpose()?;
         let drain = Drain::default();
         let mut services = server::Services::default();
@@ -217,7 +213,9 @@ impl DataPlane {
             metrics: Arc::clone(metrics),
         };
         let feed_store: Arc<dyn FeedStore> = Arc::clone(store) as Arc<dyn FeedStore>;
-        let feed = Arc::new(Feed::start(Arc::clone(&feed_store), followed).map_err(AppError::Thread)?);
+        let (enrolled, begin) = oneshot::channel();
+        let feed = Feed::start_after(begin, Arc::clone(&feed_store), followed).map_err(AppError::Thread)?;
+        let (feed, enrolled) = (Arc::new(feed), Some(enrolled));
         let loader = Loader::new(Arc::clone(&keyring), feed_store, Arc::clone(metrics));
         let default_cluster = of.default_cluster.clone();
         let failed_auth = FailedAuth::from(&of.limits);
@@ -245,7 +243,7 @@ impl DataPlane {
             metrics: Arc::clone(metrics),
             config: of.clone(),
         });
-        Ok(Self { gateway: Arc::new(gateway), meter, feed, keyring, listeners })
+        Ok(Self { gateway: Arc::new(gateway), meter, feed, enrolled, keyring, listeners })
     }
 
     fn checks(&self) -> Vec<ReadinessCheck> {
@@ -272,57 +270,6 @@ impl DataPlane {
                 Ok(Worker { name, gateway, listeners, drain })
             })
             .collect()
-    }
-}
-
-/// The thread that carries usage to the ledger and looks after the slabs of the dead.
-struct Metering {
-    stop: watch::Sender<bool>,
-    thread: JoinHandle<Result<(), StoreError>>,
-}
-
-impl Metering {
-    fn start(
-        meter: &Meter,
-        ledger: Arc<dyn Ledger>,
-        epoch: EpochNow,
-        every: Duration,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, AppError> {
-        let (stop, stopped) = watch::channel(false);
-        let flusher = Flusher::new(meter, Arc::clone(&ledger)).following(epoch);
-        let recovery = Recovery::new(meter);
-        let recovered_lines = metrics.meter_recovered_lines.clone();
-        let count_recovered = move |report: &RecoveryReport| {
-            recovered_lines.inc_by(report.recovered.iter().map(|hour| hour.lines as u64).sum());
-        };
-        let count_flush = move |flushed: &Flushed| match flushed {
-            Ok(report) => {
-                metrics.meter_flushes.inc_by(report.batches as u64);
-                metrics.meter_lines.inc_by(report.lines as u64);
-            }
-            Err(_) => metrics.meter_flush_failures.inc(),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
-        let run = move || {
-            runtime.block_on(async move {
-                let recovering = tokio::spawn(recovery.run(ledger, RECOVER_EVERY, stopped.clone(), count_recovered));
-                let flusher = flusher.run(every, stopped, count_flush).await;
-                let _ = recovering.await;
-                flusher.retire(clock::wall()).await.map(drop)
-            })
-        };
-        let thread = std::thread::Builder::new().name("meter".into()).spawn(run).map_err(AppError::Thread)?;
-        Ok(Self { stop, thread })
-    }
-
-    /// Stops and flushes what is left. Nothing is lost where that fails: the slab is recovered at the next start.
-    fn finish(self) -> Result<(), AppError> {
-        self.stop.send_replace(true);
-        match self.thread.join() {
-            Ok(flushed) => flushed.map_err(AppError::LastFlush),
-            Err(_) => Err(AppError::LastFlush(StoreError::Away("the flushing thread panicked".into()))),
-        }
     }
 }
 

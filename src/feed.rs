@@ -76,13 +76,25 @@ enum FeedError {
 
 impl Feed {
     pub fn start(store: Arc<dyn FeedStore>, followed: Followed) -> io::Result<Self> {
+        let (now, begin) = oneshot::channel();
+        let _ = now.send(());
+        Self::start_after(begin, store, followed)
+    }
+
+    /// Takes no lease before it is told to `begin`.
+    pub fn start_after(
+        begin: oneshot::Receiver<()>,
+        store: Arc<dyn FeedStore>,
+        followed: Followed,
+    ) -> io::Result<Self> {
         let nudge = Arc::new(Notify::new());
         let (report, attempts) = watch::channel(Attempts::default());
         let (stop, stopped) = oneshot::channel();
         let follower = Follower { store, followed, nudge: Arc::clone(&nudge), report, every: RENEW_EVERY };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread =
-            std::thread::Builder::new().name("feed".into()).spawn(move || runtime.block_on(follower.run(stopped)))?;
+        let thread = std::thread::Builder::new()
+            .name("feed".into())
+            .spawn(move || runtime.block_on(follower.run(begin, stopped)))?;
         Ok(Self { nudge, attempts, stop: Some(stop), thread: Some(thread) })
     }
 
@@ -119,7 +131,11 @@ struct Follower {
 }
 
 impl Follower {
-    async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
+    async fn run(mut self, begin: oneshot::Receiver<()>, mut stopped: oneshot::Receiver<()>) {
+        tokio::select! {
+            _ = &mut stopped => return,
+            Ok(()) = begin => {}
+        }
         let mut pushes = self.store.pushes();
         loop {
             self.attempt().await;

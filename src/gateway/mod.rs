@@ -53,6 +53,9 @@ use crate::meter::{Charge, Meter};
 use crate::telemetry::metrics::{ConnectionEnd, Metrics};
 use crate::verdict::Denial;
 
+/// An hour is closed no sooner than all threads have left it.
+const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
+
 /// Everything a call needs, shared by the data-plane threads.
 pub struct Gateway {
     pub config: GatewayConfig,
@@ -93,6 +96,7 @@ impl Gateway {
     pub fn begin_thread(&self) {
         self.meter.attach_thread();
         tokio::spawn(sweep());
+        tokio::spawn(keep_up(Arc::clone(&self.meter)));
     }
 
     /// A place among the open connections, or nothing where a cap is reached.
@@ -246,6 +250,14 @@ impl Gateway {
         let limits = &self.config.limits;
         let total = timeout.map_or(limits.total, |timeout| timeout.min(limits.total));
         Deadlines { total: Instant::now() + total, first_byte: limits.upstream_first_byte }
+    }
+}
+
+/// Tells the meter on this thread which hour it is, also while no call comes.
+async fn keep_up(meter: Arc<Meter>) {
+    loop {
+        tokio::time::sleep(KEEP_UP_EVERY).await;
+        meter.keep_up(crate::clock::wall());
     }
 }
 

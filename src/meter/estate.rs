@@ -10,6 +10,7 @@ use super::folder;
 use super::layout::{Damage, View};
 use super::record::{Counters, LineKey};
 use super::shard::SHARED;
+use super::spool::{Wrong, frame};
 use super::words::WORD;
 use crate::principal::{Incarnation, StoreId};
 use crate::time::Hour;
@@ -21,6 +22,8 @@ pub enum Why {
     Foreign(StoreId),
     #[error("it is damaged: {0}")]
     Damaged(#[from] Damage),
+    #[error("it is damaged: {0}; what can be read of it was counted")]
+    SpoolDamaged(frame::Damage),
     #[error("it is not what its name says")]
     Misnamed,
     #[error("it cannot be read: {0}")]
@@ -35,6 +38,16 @@ pub enum Why {
 pub struct LeftInPlace {
     pub path: PathBuf,
     pub why: Why,
+}
+
+impl From<(PathBuf, Wrong)> for LeftInPlace {
+    fn from((path, wrong): (PathBuf, Wrong)) -> Self {
+        let why = match wrong {
+            Wrong::Foreign(store_id) => Why::Foreign(store_id),
+            Wrong::Damaged(damage) => Why::SpoolDamaged(damage),
+        };
+        Self { path, why }
+    }
 }
 
 /// The incarnations that have files in a folder, and the slabs whose names say nothing.
@@ -85,6 +98,8 @@ pub struct HourEstate {
     pub flushes: u64,
     /// Some file is damaged or gone, so the sums may be too small.
     pub incomplete: bool,
+    /// Under which boots of the machine they were written.
+    pub boot_ids: BTreeSet<[u8; 16]>,
 }
 
 #[derive(Default)]
@@ -126,7 +141,7 @@ impl Estate {
     }
 
     /// Removes the lock, where nothing is left that it would have to guard.
-    pub fn close(self) -> io::Result<()> {
+    pub fn close(&self) -> io::Result<()> {
         self.unfinished.iter().try_for_each(fs::remove_file)?;
         if self.left.is_empty() || self.without_lock {
             fs::remove_file(folder::alive_path(&self.folder, self.incarnation))?;
@@ -169,8 +184,17 @@ impl Estate {
 }
 
 impl HourEstate {
+    /// The lines that count anything, with the calls that never ended.
+    pub fn used_lines(&self) -> BTreeMap<LineKey, Counters> {
+        let all = self.lines.iter().map(|(key, sum)| {
+            let interrupted = self.interrupted(&sum.counters);
+            (*key, Counters { interrupted, ..sum.counters })
+        });
+        all.filter(|(_, counters)| *counters != Counters::default()).collect()
+    }
+
     /// Opened and never ended. Not known where a file is missing: the call may have ended in that one.
-    pub fn interrupted(&self, of: &Counters) -> u64 {
+    fn interrupted(&self, of: &Counters) -> u64 {
         if self.incomplete { 0 } else { of.opened.saturating_sub(of.committed()) }
     }
 
@@ -192,6 +216,7 @@ impl HourEstate {
             sum.in_shared |= shared;
         }
         self.flushes = self.flushes.max(view.flushes());
+        self.boot_ids.insert(identity.boot_id);
         let at = if shared { self.files.len() } else { 0 };
         self.files.insert(at, path.to_owned());
         Ok(())

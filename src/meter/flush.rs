@@ -1,27 +1,34 @@
-//! The way to the ledger: every dirty line as one absolute value per key and hour, again until the ledger says yes.
+//! The way to the ledger: every dirty line as one absolute value per key and hour, again until the ledger says yes. While it does
+//! not, what changed goes to the spool once a second.
 //!
-//! A line is dirty while its version is another than the one last acknowledged, so counting does nothing for the flush. Lines of
-//! the shared shard are read before those of the same key in other shards: a call that ended in the shared shard was opened
-//! before that, so no sum ever shows more ends than admissions. For the same reason new lines of the shared shard are looked for first.
+//! An hour is announced before the first call is counted in it: the first by [`Flusher::enrol`], every other one by the closing of
+//! the hour before, which says that this incarnation goes on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::record::{Counters, Flush, LineKey};
-use super::shard::SHARED;
-use super::slab::Slab;
+use super::hour_flush::{HourFlush, Unspooled};
+use super::spool::folded::{Folded, Resent};
+use super::spool::frame::Owner;
+use super::spool::{Spool, kept};
 use super::{Core, Meter};
 use crate::clock;
 use crate::principal::Epoch;
 use crate::store::{Ledger, StoreError};
 use crate::time::{Hour, WallTime};
 
-/// Lines in one batch at most.
-pub const BATCH: usize = 500;
+/// While the ledger is away, what changed is written to the spool so often. A power cut takes what was counted since.
+const SPOOL_EVERY: Duration = Duration::from_secs(1);
+/// How long after an hour could not be written down that is tried again.
+const KEEP_AGAIN: Duration = Duration::from_secs(10);
+/// A clock that jumps over more hours than these was set: nobody waits for usage of the years between.
+const MOST_HOURS: u32 = 48;
 
 /// What one flush did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +50,14 @@ pub struct Flusher {
     core: &'static Core,
     ledger: Arc<dyn Ledger>,
     hours: BTreeMap<Hour, HourFlush>,
+    /// The last hour that is, or was, among them.
+    reached: Hour,
     epoch: Epochs,
+    spool: Spool,
+    spooled_at: Option<WallTime>,
+    folded: Folded,
+    /// When an hour could not be written down last.
+    unkept_at: Option<WallTime>,
 }
 
 /// Tells in which epoch the ledger is, as far as this process knows.
@@ -67,7 +81,19 @@ impl Epochs {
 
 impl Flusher {
     pub fn new(meter: &Meter, ledger: Arc<dyn Ledger>) -> Self {
-        Self { core: meter.core, ledger, hours: BTreeMap::new(), epoch: Epochs::default() }
+        let core = meter.core;
+        let owner = Owner { store_id: core.store_id, incarnation: core.incarnation };
+        Self {
+            core,
+            ledger,
+            hours: BTreeMap::new(),
+            reached: core.latest(),
+            epoch: Epochs::default(),
+            spool: Spool::new(&core.spool, owner),
+            spooled_at: None,
+            folded: Folded::new(core.spool.clone(), owner),
+            unkept_at: None,
+        }
     }
 
     /// For a ledger in a store that may be replaced: in another epoch all that this process still has is sent again.
@@ -99,48 +125,100 @@ impl Flusher {
         }
     }
 
-    /// Sends all that the ledger does not have yet. After an error what was not acknowledged stays dirty: call again. It may be
-    /// cancelled at any point.
-    pub async fn flush_once(&mut self, now: WallTime) -> Result<FlushReport, StoreError> {
-        self.core.advance(now.hour());
-        self.discover();
-        self.hours.values_mut().for_each(HourFlush::learn_shared);
-        // A line that was found there is of a call that was opened in a file that is there by now.
-        self.discover();
+    /// Makes this incarnation known to the ledger for the current hour. To be called until it succeeds, and before the first call
+    /// is admitted: no call is ever counted by somebody whom the ledger does not wait for.
+    ///
+    /// # Errors
+    /// The ledger has not said yes; it may know of this incarnation all the same.
+    pub async fn enrol(&mut self, now: WallTime) -> Result<(), StoreError> {
+        self.look(now);
+        let hour = self.core.latest();
+        self.hours.entry(hour).or_default().announce(self.core, &*self.ledger, hour).await
+    }
+
+    /// Enrols, however long that takes, asking again after `pause`. False: it is to stop, and the ledger has not said yes.
+    pub async fn enrol_until(&mut self, pause: Duration, mut stop: watch::Receiver<bool>) -> bool {
+        let mut told = false;
+        loop {
+            let tried = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return false,
+                tried = self.enrol(clock::wall()) => tried,
+            };
+            match tried {
+                Ok(()) => return true,
+                Err(error) if !told => {
+                    tracing::error!(%error, "the ledger does not know of this gateway yet, so no call is taken; it is asked again");
+                    told = true;
+                }
+                Err(_) => {}
+            }
+            // A stop cuts the wait short, and is seen above.
+            let _ = tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await;
+        }
+    }
+
+    /// Sends all that the ledger does not have yet. After an error what was not acknowledged stays dirty, and is in the spool if it
+    /// was not lately: call again. It may be cancelled at any point.
+    pub async fn flush_once(&mut self, now: WallTime) -> Flushed {
+        let flushed = self.send(now).await;
+        match &flushed {
+            // What was being written to all the time may be newer in the spool than in the ledger.
+            Ok(report) if report.busy > 0 => {}
+            Ok(_) => self.clear_spool().await,
+            Err(_) => self.spool(now).await,
+        }
+        flushed
+    }
+
+    async fn send(&mut self, now: WallTime) -> Flushed {
+        self.look(now);
         if self.epoch.is_another() {
             tracing::info!("the store is in another epoch: all usage that is still here is sent again");
             self.flush_everything_again();
         }
-        let mut report = FlushReport::default();
+        let Resent { lines, batches } = self.folded.send_again(&*self.ledger, self.epoch.last).await?;
+        let mut report = FlushReport { lines, batches, ..FlushReport::default() };
         for (hour, state) in &mut self.hours {
             state.flush(self.core, &*self.ledger, *hour, now, &mut report).await?;
         }
-        self.fold(&mut report);
+        for (hour, state) in &mut self.hours {
+            if state.is_over(*hour) && self.core.leave(*hour) && state.is_settled() {
+                state.close(self.core, &*self.ledger, *hour, false).await?;
+            }
+        }
+        self.fold(now, &mut report).await;
         Ok(report)
     }
 
     /// The last flush, for a process in which no charge is opened any more. Where the ledger then has everything and every call
     /// has ended, the hours are closed in it and the files removed, so that nothing is left to recover. Else they stay.
-    pub async fn retire(mut self, now: WallTime) -> Result<FlushReport, StoreError> {
+    pub async fn retire(mut self, now: WallTime) -> Flushed {
         let mut report = self.flush_once(now).await?;
         if !self.hours.values_mut().all(HourFlush::is_settled) {
             return Ok(report);
         }
-        for (hour, state) in self.hours.iter_mut().filter(|(_, state)| !state.keys.is_empty()) {
-            state.flush(self.core, &*self.ledger, *hour, now.max(hour.end()), &mut report).await?;
+        let last = self.core.latest();
+        for (hour, state) in self.hours.range_mut(..=last) {
+            state.close(self.core, &*self.ledger, *hour, *hour == last).await?;
         }
+        for (hour, state) in self.hours.range(..=last) {
+            if !self.keep(*hour, state, now).await {
+                return Ok(report);
+            }
+        }
+        self.clear_spool().await;
         match self.core.retire(self.hours.keys().copied()) {
-            Ok(()) => report.folded.extend(self.hours.into_keys()),
+            Ok(()) => report.folded.extend(self.hours.into_keys().filter(|hour| *hour <= last)),
             Err(error) => tracing::warn!(%error, "a slab file could not be removed; the next start looks after it"),
         }
         Ok(report)
     }
 
-    /// Makes every line dirty again: for a ledger that may have lost what it acknowledged.
+    /// Makes every line dirty again, and every hour that is kept: for a ledger that may have lost what it acknowledged.
     pub fn flush_everything_again(&mut self) {
-        for state in self.hours.values_mut() {
-            state.forget();
-        }
+        self.hours.values_mut().for_each(HourFlush::forget);
+        self.folded.all_again();
     }
 
     async fn tend(&mut self, health: &mut Health) -> Flushed {
@@ -156,26 +234,117 @@ impl Flusher {
         flushed
     }
 
+    /// Finds out what hours, files and lines there are.
+    fn look(&mut self, now: WallTime) {
+        self.core.advance(now.hour());
+        self.reach(self.core.latest());
+        self.discover();
+        self.hours.values_mut().for_each(HourFlush::learn_shared);
+        // A line that was found there is of a call that was opened in a file that is there by now.
+        self.discover();
+    }
+
     fn discover(&mut self) {
         for slab in self.core.slabs() {
             self.hours.entry(slab.identity().hour).or_default().watch(slab);
         }
     }
 
-    fn fold(&mut self, report: &mut FlushReport) {
+    /// Hours in which nothing at all happened are closed too, since the closing of the hour before has announced them.
+    fn reach(&mut self, latest: Hour) {
+        let missed = latest.0.saturating_sub(self.reached.0);
+        if missed > MOST_HOURS {
+            let from = self.reached;
+            tracing::error!(%from, to = %latest, "the clock jumped: the hours between are not closed by this gateway");
+            self.reached = Hour(latest.0 - 1);
+        }
+        while self.reached < latest {
+            self.reached = self.reached.next();
+            self.hours.entry(self.reached).or_default();
+        }
+    }
+
+    /// Removes the files of hours that are closed, once they are written down; and what was written down long ago.
+    async fn fold(&mut self, now: WallTime, report: &mut FlushReport) {
         let core = self.core;
-        self.hours.retain(|hour, state| {
-            let done = state.watermark >= hour.end() && core.leave(*hour) && state.is_settled();
-            if !done {
-                return true;
+        if self.unkept_at.is_some_and(|at| (at..at.plus(KEEP_AGAIN)).contains(&now)) {
+            return;
+        }
+        let closed: Vec<Hour> = self.hours.iter().filter(|(_, state)| state.is_closed()).map(|(at, _)| *at).collect();
+        for hour in closed {
+            let Some(state) = self.hours.get(&hour) else { continue };
+            if !self.keep(hour, state, now).await {
+                self.unkept_at = Some(now);
+                return;
             }
-            if let Err(error) = core.fold(*hour) {
-                tracing::warn!(%hour, %error, "a slab file could not be removed; it will be tried again");
-                return true;
+            // Were there no later hour in the folder, nobody could tell that this incarnation went on.
+            if !core.goes_on_after(hour, now) {
+                continue;
             }
-            report.folded.push(*hour);
-            false
-        });
+            match core.fold(hour) {
+                Ok(()) => {
+                    self.hours.remove(&hour);
+                    self.folded.insert(hour);
+                    report.folded.push(hour);
+                }
+                Err(error) => tracing::warn!(%hour, %error, "a slab file could not be removed; it will be tried again"),
+            }
+        }
+        self.folded.remove_old(now).await;
+    }
+
+    /// Writes a closed hour down. False: it could not be, and its slabs have to stay.
+    async fn keep(&self, hour: Hour, state: &HourFlush, now: WallTime) -> bool {
+        let Some(whole) = state.whole(self.core, hour) else { return false };
+        let written = self.folded.keep(hour, whole, self.epoch.last).await;
+        self.note_spool(&written);
+        written.is_ok() || kept::is_given_up(hour, now)
+    }
+
+    async fn clear_spool(&mut self) {
+        if let Err(error) = self.spool.clear().await {
+            self.note_spool(&Err(error));
+        }
+    }
+
+    /// Writes what changed to the spool, if that was not done lately.
+    async fn spool(&mut self, now: WallTime) {
+        let lately = self.spooled_at.is_some_and(|at| (at..at.plus(SPOOL_EVERY)).contains(&now));
+        if lately {
+            return;
+        }
+        self.spooled_at = Some(now);
+        let all = self.spool.is_outgrown();
+        let unspooled = |(hour, state): (&Hour, &mut HourFlush)| (*hour, state.unspooled(self.core, *hour, all));
+        let mut parts: Vec<(Hour, Unspooled)> = self.hours.iter_mut().map(unspooled).collect();
+        let flushes: Vec<_> = parts.iter_mut().flat_map(|(_, part)| std::mem::take(&mut part.flushes)).collect();
+        if flushes.is_empty() {
+            return;
+        }
+        // What is being written to just now may be in the file with an earlier value, which is not to be lost.
+        let is_whole = all && parts.iter().all(|(_, part)| part.busy == 0);
+        let written = if is_whole { self.spool.replace(flushes).await } else { self.spool.append(flushes).await };
+        if written.is_ok() {
+            for (hour, part) in &parts {
+                if let Some(state) = self.hours.get_mut(hour) {
+                    state.spooled(part);
+                }
+            }
+        }
+        self.note_spool(&written);
+    }
+
+    fn note_spool(&self, result: &io::Result<()>) {
+        let fails = result.is_err();
+        let failed = self.core.spool_fails.swap(fails, Ordering::Relaxed);
+        match result {
+            Err(error) if !failed => tracing::error!(
+                %error, folder = %self.core.spool.display(),
+                "usage cannot be written to the spool: nothing is lost by that, but a power cut while the ledger is away would take it"
+            ),
+            Ok(()) if failed => tracing::info!("the spool works again"),
+            _ => {}
+        }
     }
 }
 
@@ -200,206 +369,4 @@ impl Going {
         }
         self.badly = result.is_err();
     }
-}
-
-/// What the ledger has of one hour.
-#[derive(Default)]
-struct HourFlush {
-    files: Vec<Watched>,
-    keys: Vec<KeyPlaces>,
-    by_key: HashMap<LineKey, usize>,
-    sequence: u64,
-    /// Up to when the ledger has everything.
-    watermark: WallTime,
-}
-
-struct Watched {
-    slab: Arc<Slab>,
-    /// By line.
-    lines: Vec<WatchedLine>,
-}
-
-struct WatchedLine {
-    /// Index into the keys of the hour; absent where the directory record cannot be read.
-    key: Option<usize>,
-    /// The version that the ledger acknowledged.
-    flushed: u64,
-}
-
-struct KeyPlaces {
-    key: LineKey,
-    /// The lines of this key, that of the shared shard first.
-    places: Vec<Place>,
-}
-
-#[derive(Clone, Copy)]
-struct Place {
-    file: usize,
-    line: u32,
-}
-
-/// A key's sum, and the versions it was read at, in the order of its places.
-struct Taken {
-    key: usize,
-    counters: Counters,
-    versions: Vec<u64>,
-}
-
-impl HourFlush {
-    fn watch(&mut self, slab: Arc<Slab>) {
-        if !self.files.iter().any(|file| Arc::ptr_eq(&file.slab, &slab)) {
-            self.files.push(Watched { slab, lines: Vec::new() });
-        }
-    }
-
-    async fn flush(
-        &mut self,
-        core: &Core,
-        ledger: &dyn Ledger,
-        hour: Hour,
-        now: WallTime,
-        report: &mut FlushReport,
-    ) -> Result<(), StoreError> {
-        self.learn_own();
-        let dirty = self.dirty();
-        let taken: Vec<Taken> = dirty.iter().filter_map(|key| self.take(*key)).collect();
-        let busy = dirty.len() - taken.len();
-        report.busy += busy;
-        let closing = busy == 0 && self.watermark < hour.end() && now >= hour.end();
-        let mut rest = taken.as_slice();
-        while !rest.is_empty() || (closing && self.watermark < hour.end()) {
-            let (batch, later) = rest.split_at(rest.len().min(BATCH));
-            // Only with the last batch does the ledger have everything up to now.
-            let watermark = if later.is_empty() && busy == 0 { now.max(self.watermark) } else { self.watermark };
-            let lines = batch.iter().filter_map(|one| Some((self.keys.get(one.key)?.key, one.counters))).collect();
-            let sequence = self.next_sequence();
-            ledger
-                .merge(Flush { incarnation: core.incarnation, hour, sequence, lines, watermark, closing: None })
-                .await?;
-            self.acknowledge(batch, watermark);
-            report.lines += batch.len();
-            report.batches += 1;
-            rest = later;
-        }
-        Ok(())
-    }
-
-    /// Reads the directory records of the shared shard that are new. To be followed by [`HourFlush::learn_own`].
-    fn learn_shared(&mut self) {
-        self.learn(true);
-    }
-
-    /// Reads those of the threads' own shards.
-    fn learn_own(&mut self) {
-        self.learn(false);
-    }
-
-    fn learn(&mut self, of_shared: bool) {
-        let is_meant = |file: &Watched| (file.slab.identity().shard == SHARED) == of_shared;
-        for (index, file) in self.files.iter_mut().enumerate().filter(|(_, file)| is_meant(file)) {
-            let view = file.slab.view();
-            for line in u32::try_from(file.lines.len()).unwrap_or(u32::MAX)..view.published() {
-                let key = match view.key(line) {
-                    Ok(key) => Some(key),
-                    Err(damage) => {
-                        tracing::error!(file = file.slab.path().display().to_string(), %damage, "a usage line cannot be flushed");
-                        None
-                    }
-                };
-                let place = Place { file: index, line };
-                let key = key.map(|key| place_of_key(&mut self.keys, &mut self.by_key, key, place, of_shared));
-                file.lines.push(WatchedLine { key, flushed: 0 });
-            }
-        }
-    }
-
-    /// The keys with a line that changed since the ledger last acknowledged it.
-    fn dirty(&self) -> Vec<usize> {
-        let mut dirty = Vec::new();
-        for file in &self.files {
-            let view = file.slab.view();
-            let lines = (0_u32..).zip(&file.lines);
-            dirty.extend(lines.filter(|(at, line)| view.version(*at) != line.flushed).filter_map(|(_, line)| line.key));
-        }
-        dirty.sort_unstable();
-        dirty.dedup();
-        dirty
-    }
-
-    /// The sum over all lines of a key. `None` while one of them is being written.
-    fn take(&self, key: usize) -> Option<Taken> {
-        let mut taken = Taken { key, counters: Counters::default(), versions: Vec::new() };
-        for place in &self.keys.get(key)?.places {
-            let (counters, version) = self.files.get(place.file)?.slab.view().snapshot(place.line)?;
-            taken.counters = taken.counters.plus(&counters);
-            taken.versions.push(version);
-        }
-        Some(taken)
-    }
-
-    fn acknowledge(&mut self, batch: &[Taken], watermark: WallTime) {
-        for taken in batch {
-            let Some(key) = self.keys.get(taken.key) else { continue };
-            for (place, version) in key.places.iter().zip(&taken.versions) {
-                let line = self.files.get_mut(place.file).and_then(|file| file.lines.get_mut(place.line as usize));
-                if let Some(line) = line {
-                    line.flushed = *version;
-                }
-            }
-        }
-        self.watermark = watermark;
-    }
-
-    /// Nothing is dirty, being written or still open. Final once no charge can be opened in the hour any more.
-    fn is_settled(&mut self) -> bool {
-        self.learn_shared();
-        self.learn_own();
-        let readable = self.files.iter().flat_map(|file| &file.lines).all(|line| line.key.is_some());
-        readable && (0..self.keys.len()).all(|key| self.take(key).is_some_and(|taken| self.is_last(&taken)))
-    }
-
-    fn is_last(&self, taken: &Taken) -> bool {
-        let places = self.keys.get(taken.key).map(|key| key.places.as_slice()).unwrap_or_default();
-        let flushed =
-            |place: &Place| self.files.get(place.file)?.lines.get(place.line as usize).map(|line| line.flushed);
-        let acknowledged = places.iter().map(flushed).eq(taken.versions.iter().map(|version| Some(*version)));
-        acknowledged && taken.counters.opened == taken.counters.committed()
-    }
-
-    /// Numbers go on where an earlier flusher of this meter, or recovery, would find them.
-    fn next_sequence(&mut self) -> u64 {
-        let first =
-            self.files.iter().find(|file| (file.slab.identity().shard, file.slab.identity().extent) == (SHARED, 0));
-        let stored = first.map_or(0, |file| file.slab.view().flushes());
-        self.sequence = self.sequence.max(stored) + 1;
-        if let Some(file) = first {
-            file.slab.view().set_flushes(self.sequence);
-        }
-        self.sequence
-    }
-
-    fn forget(&mut self) {
-        self.watermark = WallTime(0);
-        for line in self.files.iter_mut().flat_map(|file| &mut file.lines) {
-            line.flushed = 0;
-        }
-    }
-}
-
-fn place_of_key(
-    keys: &mut Vec<KeyPlaces>,
-    by_key: &mut HashMap<LineKey, usize>,
-    key: LineKey,
-    place: Place,
-    shared: bool,
-) -> usize {
-    let index = *by_key.entry(key).or_insert_with(|| {
-        keys.push(KeyPlaces { key, places: Vec::new() });
-        keys.len() - 1
-    });
-    if let Some(entry) = keys.get_mut(index) {
-        let at = if shared { 0 } else { entry.places.len() };
-        entry.places.insert(at, place);
-    }
-    index
 }

@@ -116,6 +116,12 @@ pub fn lock_dead(folder: &Path, incarnation: Incarnation) -> io::Result<Option<F
     Ok((there.ino() == file.metadata()?.ino()).then_some(file))
 }
 
+/// Whether somebody holds the lock of this incarnation. Where it cannot be told, nobody does.
+pub fn is_alive(folder: &Path, incarnation: Incarnation) -> bool {
+    let file = File::open(alive_path(folder, incarnation));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 fn make(path: &Path) -> Result<(), FolderError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| FolderError::Make { path: path.to_owned(), source })
@@ -200,8 +206,10 @@ mod tests {
         let one = Incarnation([3; 10]);
         let alive = declare_alive(root.path(), one).unwrap();
         assert!(lock_dead(root.path(), one).unwrap().is_none());
+        assert!(is_alive(root.path(), one));
         assert!(declare_alive(root.path(), one).is_err());
         drop(alive);
+        assert!(!is_alive(root.path(), one));
         assert!(lock_dead(root.path(), one).unwrap().is_some());
         assert!(declare_alive(root.path(), one).is_err(), "an incarnation lives once");
     }

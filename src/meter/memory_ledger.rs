@@ -6,16 +6,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::record::{Counters, Flush, LedgerLine, LineKey};
+use super::record::{Closing, Counters, Flush, LedgerLine, LineKey};
 use crate::principal::Incarnation;
 use crate::store::{Ledger, StoreError, UsageTotal};
-use crate::time::Hour;
+use crate::time::{Hour, WallTime};
 
 type Place = (Hour, LineKey, Incarnation);
+
+/// How far an incarnation has come in an hour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    pub sequence: u64,
+    pub watermark: WallTime,
+    /// The closing with the greatest sequence number, and that number.
+    pub closing: Option<(u64, Closing)>,
+}
 
 #[derive(Default)]
 pub struct MemoryLedger {
     lines: Mutex<BTreeMap<Place, Counters>>,
+    marks: Mutex<BTreeMap<(Hour, Incarnation), Mark>>,
     pub sent: Mutex<Vec<Flush>>,
     /// Refuses every merge.
     pub away: AtomicBool,
@@ -26,6 +36,34 @@ pub struct MemoryLedger {
 impl MemoryLedger {
     pub fn all(&self) -> BTreeMap<Place, Counters> {
         self.lines.lock().clone()
+    }
+
+    pub fn marks(&self) -> BTreeMap<(Hour, Incarnation), Mark> {
+        self.marks.lock().clone()
+    }
+
+    /// How an incarnation closed an hour, where it did.
+    pub fn closing(&self, hour: Hour, incarnation: Incarnation) -> Option<Closing> {
+        Some(self.marks.lock().get(&(hour, incarnation))?.closing?.1)
+    }
+
+    /// Loses everything, as a store does that is replaced by an empty one.
+    pub fn forget(&self) {
+        self.lines.lock().clear();
+        self.marks.lock().clear();
+    }
+
+    /// Fails unless every closing says what the lines of its hour say.
+    pub fn assert_closings_fit(&self) {
+        for ((hour, incarnation), mark) in self.marks() {
+            let Some((_, closing)) = mark.closing else { continue };
+            let lines = self.all().keys().filter(|(at, _, whose)| (*at, *whose) == (hour, incarnation)).count();
+            assert_eq!(
+                (closing.lines, closing.totals),
+                (lines as u64, self.sum(hour, incarnation)),
+                "{hour} {incarnation}"
+            );
+        }
     }
 
     /// Everything of one hour and incarnation, added up.
@@ -42,12 +80,20 @@ impl Ledger for MemoryLedger {
         if self.away.load(Ordering::Relaxed) {
             return Err(StoreError::Away("told to".into()));
         }
-        assert!(flush.lines.len() <= super::flush::BATCH);
+        assert!(flush.lines.len() <= super::batch::BATCH);
         for (key, counters) in &flush.lines {
             let mut lines = self.lines.lock();
             let line = lines.entry((flush.hour, *key, flush.incarnation)).or_default();
             *line = line.max(counters);
         }
+        let mut marks = self.marks.lock();
+        let mark = marks.entry((flush.hour, flush.incarnation)).or_default();
+        mark.sequence = mark.sequence.max(flush.sequence);
+        mark.watermark = mark.watermark.max(flush.watermark);
+        if let Some(closing) = flush.closing.filter(|_| mark.closing.is_none_or(|(last, _)| last <= flush.sequence)) {
+            mark.closing = Some((flush.sequence, closing));
+        }
+        drop(marks);
         self.sent.lock().push(flush);
         if self.loses_answers.load(Ordering::Relaxed) {
             return Err(StoreError::Away("the answer was lost".into()));

@@ -3,14 +3,18 @@
 //! - [`charge`]: what the path of a call holds. [`shard`]: who writes where.
 //! - [`layout`] (with [`header`], [`line`], [`packed_key`] and [`words`]): what is in a file, and why no kill can tear it.
 //!   [`slab`]: the mapped file. [`folder`]: where the files are and who is alive.
-//! - [`window`]: hours are prepared early and folded when over. [`flush`]: absolute values to the ledger. [`estate`] and
-//!   [`recover`]: what dead incarnations left.
+//! - [`window`]: hours are prepared early and folded when over. [`flush`] (with [`hour_flush`] and [`batch`]): absolute values to the
+//!   ledger. [`spool`]: the same on a disk, for when the ledger is away or loses what it had. [`recover`] (with
+//!   [`estate`] and [`inherit`]): what dead incarnations left.
 
+mod batch;
 mod charge;
 mod estate;
 mod flush;
 mod folder;
 mod header;
+mod hour_flush;
+mod inherit;
 mod layout;
 mod line;
 #[cfg(test)]
@@ -20,6 +24,7 @@ pub mod record;
 mod recover;
 mod shard;
 mod slab;
+mod spool;
 mod window;
 mod words;
 
@@ -49,6 +54,7 @@ use crate::time::{Hour, WallTime};
 pub struct MeterOptions {
     /// Absent: `/dev/shm/tollgate-<uid>/<store id>` where that is a tmpfs with room, else `spool_dir` with a warning.
     pub slab_dir: Option<PathBuf>,
+    /// `meter.dir`: the spool is a folder in it.
     pub spool_dir: PathBuf,
     pub store_id: StoreId,
     /// Of this process, and never used before.
@@ -138,6 +144,18 @@ impl Meter {
         !self.core.starved.load(Ordering::Relaxed)
     }
 
+    /// False while usage cannot be written to the spool: then a power cut could take what the ledger does not have.
+    pub fn is_spool_writable(&self) -> bool {
+        !self.core.spool_fails.load(Ordering::Relaxed)
+    }
+
+    /// Enters the hour of `now` on the calling thread, so that the one before can be closed although no call came since. For
+    /// each data-plane thread, about once a second.
+    pub fn keep_up(&self, now: WallTime) {
+        let hour = now.hour().max(self.core.latest());
+        shard::with_own(self.core, |writer| writer.enter(hour));
+    }
+
     /// Ends that found no line, which the order of making lines rules out. Anything but 0 is a defect, and an alarm.
     pub fn lost(&self) -> u64 {
         self.core.lost.load(Ordering::Relaxed)
@@ -168,6 +186,7 @@ struct Core {
     store_id: StoreId,
     boot_id: [u8; 16],
     folder: PathBuf,
+    spool: PathBuf,
     /// The folder is to be removed once it is empty.
     in_memory: bool,
     sizing: Sizing,
@@ -182,6 +201,7 @@ struct Core {
     slabs: Mutex<Vec<Arc<Slab>>>,
     alive: Mutex<Option<File>>,
     starved: AtomicBool,
+    spool_fails: AtomicBool,
     lost: AtomicU64,
 }
 
@@ -192,6 +212,7 @@ impl Core {
             store_id: options.store_id,
             boot_id: boot_id(),
             folder: folder.path,
+            spool: spool::folder_in(&options.spool_dir),
             in_memory: folder.in_memory,
             sizing,
             latest: AtomicU32::new(options.now.hour().0),
@@ -201,6 +222,7 @@ impl Core {
             slabs: Mutex::default(),
             alive: Mutex::new(Some(alive)),
             starved: AtomicBool::new(false),
+            spool_fails: AtomicBool::new(false),
             lost: AtomicU64::new(0),
         }))
     }

@@ -1,9 +1,8 @@
 //! Recovery: what dead incarnations left is merged into the ledger under their own name, and their files are removed once the
 //! ledger has said yes. Done again at any point it changes nothing, since the values are absolute.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +10,14 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::Meter;
-use super::estate::{self, Estate, HourEstate};
+use super::estate::{self, Estate};
 pub use super::estate::{LeftInPlace, Why};
-use super::flush::BATCH;
-use super::record::{Counters, Flush, LineKey};
-use crate::principal::{Incarnation, StoreId};
+use super::flush::EpochNow;
+use super::inherit::{self, Heritage};
+use super::spool::replay::{Places, Replay, ReplayError};
+use super::spool::{self, Remains, off_thread};
+use crate::clock;
+use crate::principal::{Epoch, Incarnation};
 use crate::store::{Ledger, StoreError};
 use crate::time::{Hour, WallTime};
 
@@ -25,9 +27,10 @@ pub struct RecoveredHour {
     pub incarnation: Incarnation,
     pub hour: Hour,
     pub lines: usize,
+    pub calls: u64,
     /// Calls that were opened and never ended.
     pub interrupted: u64,
-    /// False: some file is damaged or gone, so the values may be too small; the files were kept.
+    /// False: some file is damaged or gone, so the values may be too small. The hour is not closed, and its files were kept.
     pub complete: bool,
 }
 
@@ -35,6 +38,8 @@ pub struct RecoveredHour {
 #[derive(Debug, Default)]
 pub struct RecoveryReport {
     pub recovered: Vec<RecoveredHour>,
+    /// Hours of the dead that were sent again, since the store is in another epoch.
+    pub replayed: usize,
     /// Every file that is known to stay where it is, of this round and of earlier ones.
     pub left: Vec<LeftInPlace>,
     /// Incarnations whose files wait for the next round, and why.
@@ -44,25 +49,47 @@ pub struct RecoveryReport {
 /// A round could not be finished. Nothing is lost: the files are still there.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
-    #[error("the slab folder: {0}")]
+    #[error("a folder with usage: {0}")]
     Folder(#[from] io::Error),
     #[error(transparent)]
     Ledger(#[from] StoreError),
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
 }
 
-/// Looks after the dead of one slab folder.
+/// Looks after the dead of one slab folder and one spool.
 pub struct Recovery {
-    folder: PathBuf,
-    store_id: StoreId,
-    own: Incarnation,
+    places: Places,
+    epoch: Option<EpochNow>,
     /// Incarnations that are merged as far as they can be, with the files that were kept.
     kept: BTreeMap<Incarnation, Vec<LeftInPlace>>,
+    replay: Replay,
 }
 
 impl Recovery {
     pub fn new(meter: &Meter) -> Self {
         let core = meter.core;
-        Self { folder: core.folder.clone(), store_id: core.store_id, own: core.incarnation, kept: BTreeMap::new() }
+        let places = Places {
+            slabs: core.folder.clone(),
+            spool: core.spool.clone(),
+            store_id: core.store_id,
+            boot_id: core.boot_id,
+            own: core.incarnation,
+        };
+        Self { places, epoch: None, kept: BTreeMap::new(), replay: Replay::default() }
+    }
+
+    /// For a ledger in a store that may be replaced: in another epoch the hours that the dead had closed are sent again.
+    pub fn following(mut self, now: EpochNow) -> Self {
+        self.epoch = Some(now);
+        self
+    }
+
+    /// As if the machine had booted since.
+    #[cfg(test)]
+    pub fn after_a_boot(mut self) -> Self {
+        self.places.boot_id = [1; 16];
+        self
     }
 
     /// Recovers at once and then every `every`, until `stop` turns true or its sender is gone. `told` hears of every round
@@ -83,7 +110,7 @@ impl Recovery {
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = async {
                     ticks.tick().await;
-                    let round = self.run_once(&*ledger).await;
+                    let round = self.run_once(&*ledger, clock::wall()).await;
                     log(&round, &mut known);
                     if let Ok(report) = &round {
                         told(report);
@@ -93,46 +120,77 @@ impl Recovery {
         }
     }
 
-    /// One round over all incarnations with files in the folder.
+    /// One round over all incarnations with files in either folder.
     ///
     /// # Errors
-    /// The folder cannot be listed. What concerns one incarnation alone is in the report.
-    pub async fn run_once(&mut self, ledger: &dyn Ledger) -> Result<RecoveryReport, RecoveryError> {
-        let folder = self.folder.clone();
-        let (found, misnamed) = off_thread(move || estate::survey(&folder)).await?;
-        let mut report = RecoveryReport { left: misnamed, ..RecoveryReport::default() };
+    /// The folder of the slabs cannot be listed. What concerns one incarnation alone, or the spool alone, is in the report.
+    pub async fn run_once(&mut self, ledger: &dyn Ledger, now: WallTime) -> Result<RecoveryReport, RecoveryError> {
+        // Read first: what is acknowledged from here on is acknowledged in this epoch or a later one.
+        let epoch = self.epoch.as_ref().and_then(|now| now());
+        let places = self.places.clone();
+        let (mut found, mut misnamed) = off_thread(move || estate::survey(&places.slabs)).await?;
+        let places = self.places.clone();
+        let mut report = RecoveryReport::default();
+        let in_spool = match off_thread(move || spool::survey(&places.spool)).await {
+            Ok(in_spool) => in_spool,
+            Err(error) => {
+                report.waiting.push((self.places.own, ReplayError::Spool(error).into()));
+                spool::Survey::default()
+            }
+        };
+        found.extend(in_spool.live);
+        misnamed.extend(in_spool.misnamed.into_iter().map(|path| LeftInPlace { path, why: Why::Misnamed }));
+        report.left = misnamed;
+        self.recover_all(found, ledger, epoch, now, &mut report).await;
+        match self.replay.round(&self.places, &in_spool.hours, ledger, epoch, now).await {
+            Ok(sent) => report.replayed = sent,
+            Err(error) => report.waiting.push((self.places.own, error.into())),
+        }
+        report.left.extend(self.kept.values().flatten().cloned());
+        report.left.extend(self.replay.left(&self.places).into_iter().map(LeftInPlace::from));
+        Ok(report)
+    }
+
+    async fn recover_all(
+        &mut self,
+        found: BTreeSet<Incarnation>,
+        ledger: &dyn Ledger,
+        epoch: Option<Epoch>,
+        now: WallTime,
+        report: &mut RecoveryReport,
+    ) {
         self.kept.retain(|incarnation, _| found.contains(incarnation));
         for incarnation in found {
-            if incarnation == self.own || self.kept.contains_key(&incarnation) {
+            if incarnation == self.places.own || self.kept.contains_key(&incarnation) {
                 continue;
             }
-            if let Err(error) = self.recover(incarnation, ledger, &mut report).await {
+            if let Err(error) = self.recover(incarnation, ledger, epoch, now, report).await {
                 report.waiting.push((incarnation, error));
             }
         }
-        report.left.extend(self.kept.values().flatten().cloned());
-        Ok(report)
     }
 
     async fn recover(
         &mut self,
         incarnation: Incarnation,
         ledger: &dyn Ledger,
+        epoch: Option<Epoch>,
+        now: WallTime,
         report: &mut RecoveryReport,
     ) -> Result<(), RecoveryError> {
-        let (folder, store_id) = (self.folder.clone(), self.store_id);
-        let Some(estate) = off_thread(move || Estate::take_up(&folder, incarnation, store_id)).await? else {
-            return Ok(());
-        };
-        for (hour, of_hour) in &estate.hours {
-            report.recovered.extend(merge(incarnation, *hour, of_hour, ledger).await?);
+        let places = self.places.clone();
+        let taken = off_thread(move || take_up(&places, incarnation)).await?;
+        let Some(heritage) = taken else { return Ok(()) };
+        let heritage = Arc::new(heritage);
+        for hour in heritage.hours() {
+            let (places, left) = (self.places.clone(), Arc::clone(&heritage));
+            let of_hour = off_thread(move || inherit::HourHeritage::read(&places, &left, hour)).await?;
+            let merged = of_hour.merge(ledger).await?;
+            report.recovered.extend(merged.recovered);
+            let (places, left) = (self.places.clone(), Arc::clone(&heritage));
+            off_thread(move || left.settle(&places, hour, merged.flushes, epoch, now)).await?;
         }
-        let left = estate.left.clone();
-        off_thread(move || {
-            estate.hours.keys().try_for_each(|hour| estate.bury(*hour))?;
-            estate.close()
-        })
-        .await?;
+        let left = off_thread(move || heritage.close()).await?;
         if !left.is_empty() {
             self.kept.insert(incarnation, left);
         }
@@ -140,39 +198,18 @@ impl Recovery {
     }
 }
 
-/// Merges one hour; `None` where no call was counted in it.
-async fn merge(
-    incarnation: Incarnation,
-    hour: Hour,
-    estate: &HourEstate,
-    ledger: &dyn Ledger,
-) -> Result<Option<RecoveredHour>, StoreError> {
-    let lines = used_lines(estate);
-    let mut sequence = estate.flushes;
-    let mut rest = lines.as_slice();
-    while !rest.is_empty() {
-        let (batch, later) = rest.split_at(rest.len().min(BATCH));
-        sequence += 1;
-        // The dead add nothing more, so with the last batch the hour is complete.
-        let watermark = if later.is_empty() && !estate.incomplete { hour.end() } else { WallTime(0) };
-        ledger.merge(Flush { incarnation, hour, sequence, lines: batch.to_vec(), watermark, closing: None }).await?;
-        rest = later;
+/// All that an incarnation left. `None`: it is alive, or somebody else is at it.
+fn take_up(places: &Places, incarnation: Incarnation) -> io::Result<Option<Heritage>> {
+    let Some(estate) = Estate::take_up(&places.slabs, incarnation, places.store_id)? else { return Ok(None) };
+    match Remains::take_up(&places.spool, places.owner(incarnation))? {
+        Some(remains) => Ok(Some(Heritage { incarnation, estate, remains })),
+        None => {
+            if estate.hours.is_empty() {
+                estate.close()?;
+            }
+            Ok(None)
+        }
     }
-    let interrupted = lines.iter().map(|(_, counters)| counters.interrupted).fold(0, u64::saturating_add);
-    let recovered = RecoveredHour { incarnation, hour, lines: lines.len(), interrupted, complete: !estate.incomplete };
-    Ok((!lines.is_empty()).then_some(recovered))
-}
-
-fn used_lines(estate: &HourEstate) -> Vec<(LineKey, Counters)> {
-    let all = estate.lines.iter().map(|(key, sum)| {
-        let interrupted = estate.interrupted(&sum.counters);
-        (*key, Counters { interrupted, ..sum.counters })
-    });
-    all.filter(|(_, counters)| *counters != Counters::default()).collect()
-}
-
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Logs what was done, and what stays where it is once.
@@ -181,12 +218,22 @@ fn log(round: &Result<RecoveryReport, RecoveryError>, known: &mut Vec<LeftInPlac
         Ok(report) => report,
         Err(error) => return tracing::warn!(%error, "recovery of usage could not look for dead gateways"),
     };
-    for hour in &report.recovered {
-        let RecoveredHour { incarnation, hour, lines, interrupted, complete } = hour;
-        tracing::info!(%incarnation, %hour, lines, interrupted, complete, "recovered the usage of a dead gateway");
+    for recovered in &report.recovered {
+        let RecoveredHour { incarnation, hour, lines, calls, interrupted, complete } = recovered;
+        if *complete {
+            tracing::info!(%incarnation, %hour, lines, calls, interrupted, "recovered the usage of a dead gateway");
+        } else {
+            tracing::error!(
+                %incarnation, %hour, lines, calls, interrupted,
+                "the usage of a dead gateway is known in part only, and may be more than this; the hour is not closed"
+            );
+        }
+    }
+    if report.replayed > 0 {
+        tracing::info!(hours = report.replayed, "sent hours of dead gateways again: the store is in another epoch");
     }
     for left in report.left.iter().filter(|left| !known.contains(left)) {
-        tracing::error!(file = %left.path.display(), why = %left.why, "a slab file is left in place");
+        tracing::error!(file = %left.path.display(), why = %left.why, "a file with usage is left in place");
     }
     for (incarnation, error) in &report.waiting {
         tracing::warn!(%incarnation, %error, "the usage of a dead gateway is not recovered yet");

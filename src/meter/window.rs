@@ -39,6 +39,12 @@ impl Core {
         shards.iter().all(|shard| shard.leave(hour))
     }
 
+    /// Sees to it that there is a file of a later hour than this.
+    pub(super) fn goes_on_after(&self, hour: Hour, now: WallTime) -> bool {
+        let is_later = |slab: &Arc<Slab>| slab.identity().shard == SHARED && slab.identity().hour > hour;
+        self.slabs.lock().iter().any(is_later) || (self.prepare(now).is_ok() && self.slabs.lock().iter().any(is_later))
+    }
+
     /// Removes the files of an hour whose last values the ledger has. The shared shard's go last: whatever a kill leaves of the
     /// others, the rest shows no call as open, since the calls that moved to the shared shard ended there.
     pub(super) fn fold(&self, hour: Hour) -> io::Result<()> {

@@ -14,7 +14,7 @@ use crate::meter::recover::{Recovery, RecoveryReport, Why};
 use crate::meter::words::cut;
 
 fn recover(meter: &Meter, ledger: &MemoryLedger) -> RecoveryReport {
-    runtime().block_on(Recovery::new(meter).run_once(ledger)).unwrap()
+    runtime().block_on(Recovery::new(meter).run_once(ledger, HOUR.start())).unwrap()
 }
 
 /// Runs `work` as an incarnation that then dies; its files stay.
@@ -227,7 +227,7 @@ fn a_damaged_file_is_named_kept_and_not_counted_and_its_hour_never_shows_interru
         let before = slab_files(folder.path(), 2).len();
         let (meter, ledger) = (meter(folder.path(), damage.len() as u8), MemoryLedger::default());
         let mut recovery = Recovery::new(&meter);
-        let report = runtime().block_on(recovery.run_once(&ledger)).unwrap();
+        let report = runtime().block_on(recovery.run_once(&ledger, HOUR.start())).unwrap();
         let of_hour = report.recovered.iter().find(|recovered| recovered.hour == HOUR).unwrap();
         assert!(!of_hour.complete);
         let counted = ledger.sum(HOUR, Incarnation([2; 10]));
@@ -238,7 +238,7 @@ fn a_damaged_file_is_named_kept_and_not_counted_and_its_hour_never_shows_interru
                 == kept.iter().filter(|path| path.to_str().unwrap().contains(&HOUR.0.to_string())).count()
         );
         assert!(kept.len() <= before);
-        let again = runtime().block_on(recovery.run_once(&ledger)).unwrap();
+        let again = runtime().block_on(recovery.run_once(&ledger, HOUR.start())).unwrap();
         assert_eq!(
             (again.recovered.len(), &again.left),
             (0, &report.left),

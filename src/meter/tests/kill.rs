@@ -72,7 +72,7 @@ fn whatever_moment_a_process_is_killed_at_every_ended_call_is_counted_once_and_w
         let folder = folder();
         let ended = killed_child(folder.path());
         let (meter, ledger) = (meter(folder.path(), 1), MemoryLedger::default());
-        let report = runtime().block_on(Recovery::new(&meter).run_once(&ledger)).unwrap();
+        let report = runtime().block_on(Recovery::new(&meter).run_once(&ledger, HOUR.start())).unwrap();
         assert!(report.left.is_empty() && report.waiting.is_empty(), "{report:?}");
         let lines = ledger.all();
         for line in lines.values() {

@@ -1,10 +1,12 @@
 //! What must hold of the meter as a whole.
 
+mod closing;
 mod counting;
 mod dead;
 mod flushing;
 mod hours;
 mod kill;
+mod spooling;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -94,9 +96,10 @@ fn counted(meter: &Meter) -> BTreeMap<(Hour, LineKey), Counters> {
     flush(meter, HOUR.start()).all().into_iter().map(|((hour, key, _), counters)| ((hour, key), counters)).collect()
 }
 
+/// What is in a slab folder, without the folder of the spool.
 fn files(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.collect();
+    let mut names: Vec<String> = names.filter(|name| name != "spool").collect();
     names.sort();
     names
 }

@@ -1,0 +1,72 @@
+//! The thread of the meter: makes this gateway known to the ledger, carries usage there, and looks after the dead.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{AppError, DataPlane};
+use crate::clock;
+use crate::meter::{EpochNow, Flushed, Flusher, Recovery, RecoveryReport};
+use crate::store::{Ledger, StoreError};
+
+/// How long after the ledger did not take this gateway's enrolment it is asked again.
+const ENROL_AGAIN: Duration = Duration::from_millis(500);
+/// How often the dead are looked for.
+const RECOVER_EVERY: Duration = Duration::from_secs(5);
+
+/// The thread that carries usage to the ledger and looks after the slabs of the dead.
+pub struct Metering {
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<Result<(), StoreError>>,
+}
+
+impl Metering {
+    pub fn start(plane: &mut DataPlane, ledger: Arc<dyn Ledger>, every: Duration) -> Result<Self, AppError> {
+        let (stop, stopped) = watch::channel(false);
+        let epoch = || -> EpochNow {
+            let keyring = Arc::clone(&plane.keyring);
+            Box::new(move || keyring.epoch())
+        };
+        let mut flusher = Flusher::new(&plane.meter, Arc::clone(&ledger)).following(epoch());
+        let recovery = Recovery::new(&plane.meter).following(epoch());
+        let (metrics, enrolled) = (Arc::clone(&plane.gateway.metrics), plane.enrolled.take());
+        let recovered_lines = metrics.meter_recovered_lines.clone();
+        let count_recovered = move |report: &RecoveryReport| {
+            recovered_lines.inc_by(report.recovered.iter().map(|hour| hour.lines as u64).sum());
+        };
+        let count_flush = move |flushed: &Flushed| match flushed {
+            Ok(report) => {
+                metrics.meter_flushes.inc_by(report.batches as u64);
+                metrics.meter_lines.inc_by(report.lines as u64);
+            }
+            Err(_) => metrics.meter_flush_failures.inc(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
+        let run = move || {
+            runtime.block_on(async move {
+                let recovering = tokio::spawn(recovery.run(ledger, RECOVER_EVERY, stopped.clone(), count_recovered));
+                if flusher.enrol_until(ENROL_AGAIN, stopped.clone()).await
+                    && let Some(enrolled) = enrolled
+                {
+                    let _ = enrolled.send(());
+                }
+                let flusher = flusher.run(every, stopped, count_flush).await;
+                let _ = recovering.await;
+                flusher.retire(clock::wall()).await.map(drop)
+            })
+        };
+        let thread = std::thread::Builder::new().name("meter".into()).spawn(run).map_err(AppError::Thread)?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Stops and flushes what is left. Nothing is lost where that fails: the slab is recovered at the next start.
+    pub fn finish(self) -> Result<(), AppError> {
+        self.stop.send_replace(true);
+        match self.thread.join() {
+            Ok(flushed) => flushed.map_err(AppError::LastFlush),
+            Err(_) => Err(AppError::LastFlush(StoreError::Away("the flushing thread panicked".into()))),
+        }
+    }
+}
