@@ -47,7 +47,7 @@ impl Metering {
         let run = move || {
             runtime.block_on(async move {
                 let recovering = tokio::spawn(recovery.run(ledger, RECOVER_EVERY, stopped.clone(), count_recovered));
-                if enrol(&mut flusher, stopped.clone()).await
+                if flusher.enrol_until(ENROL_AGAIN, stopped.clone()).await
                     && let Some(enrolled) = enrolled
                 {
                     let _ = enrolled.send(());
@@ -68,27 +68,5 @@ impl Metering {
             Ok(flushed) => flushed.map_err(AppError::LastFlush),
             Err(_) => Err(AppError::LastFlush(StoreError::Away("the flushing thread panicked".into()))),
         }
-    }
-}
-
-/// Makes this gateway known to the ledger, however long that takes. False: it is to stop, and the ledger has not said yes.
-async fn enrol(flusher: &mut Flusher, mut stop: watch::Receiver<bool>) -> bool {
-    let mut told = false;
-    loop {
-        let tried = tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return false,
-            tried = flusher.enrol(clock::wall()) => tried,
-        };
-        match tried {
-            Ok(()) => return true,
-            Err(error) if !told => {
-                told = true;
-                tracing::error!(%error, "the ledger does not know of this gateway yet, so it takes no calls; it goes on trying");
-            }
-            Err(_) => {}
-        }
-        // A stop cuts the wait short, and is seen above.
-        let _ = tokio::time::timeout(ENROL_AGAIN, stop.wait_for(|stop| *stop)).await;
     }
 }

@@ -116,6 +116,22 @@ fn begin(revision: u64) -> Renewal {
 }
 
 #[test]
+fn there_is_no_lease_before_the_feed_is_told_to_begin() {
+    let stage = Stage::start(vec![begin(3)], Duration::ZERO);
+    let (now, told) = tokio::sync::oneshot::channel();
+    let lease = Arc::new(Lease::default());
+    let followed = Followed { lease: Arc::clone(&lease), keyring: Arc::default(), ..stage.followed.clone() };
+    let feed = Feed::start_after(told, Arc::clone(&stage.script) as Arc<dyn FeedStore>, followed).unwrap();
+    stage.wait("another feed has its lease", Stage::has_lease);
+    assert!(!lease.snapshot().is_good_at(clock::boot()) && feed.attempts().ended == 0);
+    now.send(()).unwrap();
+    stage.wait("so has this one", |_| lease.snapshot().is_good_at(clock::boot()));
+    let (kept, never) = tokio::sync::oneshot::channel();
+    drop(Feed::start_after(never, Arc::clone(&stage.script) as Arc<dyn FeedStore>, stage.followed.clone()).unwrap());
+    drop(kept);
+}
+
+#[test]
 fn there_is_no_lease_before_the_log_is_applied_up_to_what_the_reply_says() {
     let (half, rest) = (answer(9, entries(4..=6)), answer(9, entries(7..=9)));
     let stage = Stage::start(vec![begin(3), half, rest, answer(9, entries([]))], Duration::from_millis(20));

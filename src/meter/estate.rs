@@ -98,6 +98,8 @@ pub struct HourEstate {
     pub flushes: u64,
     /// Some file is damaged or gone, so the sums may be too small.
     pub incomplete: bool,
+    /// Under which boots of the machine they were written.
+    pub boot_ids: BTreeSet<[u8; 16]>,
 }
 
 #[derive(Default)]
@@ -214,6 +216,7 @@ impl HourEstate {
             sum.in_shared |= shared;
         }
         self.flushes = self.flushes.max(view.flushes());
+        self.boot_ids.insert(identity.boot_id);
         let at = if shared { self.files.len() } else { 0 };
         self.files.insert(at, path.to_owned());
         Ok(())

@@ -14,8 +14,9 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::hour_flush::{HourFlush, Unspooled};
+use super::spool::folded::{Folded, Resent};
 use super::spool::frame::Owner;
-use super::spool::{Spool, kept, off_thread};
+use super::spool::{Spool, kept};
 use super::{Core, Meter};
 use crate::clock;
 use crate::principal::Epoch;
@@ -24,6 +25,8 @@ use crate::time::{Hour, WallTime};
 
 /// While the ledger is away, what changed is written to the spool so often. A power cut takes what was counted since.
 const SPOOL_EVERY: Duration = Duration::from_secs(1);
+/// How long after an hour could not be written down that is tried again.
+const KEEP_AGAIN: Duration = Duration::from_secs(10);
 /// A clock that jumps over more hours than these was set: nobody waits for usage of the years between.
 const MOST_HOURS: u32 = 48;
 
@@ -52,15 +55,9 @@ pub struct Flusher {
     epoch: Epochs,
     spool: Spool,
     spooled_at: Option<WallTime>,
-    /// Hours that are folded, in the spool, and whether the ledger must be sent them again.
-    kept: BTreeMap<Hour, Again>,
-}
-
-/// Whether the ledger may have lost an hour.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Again {
-    Needless,
-    Needed,
+    folded: Folded,
+    /// When an hour could not be written down last.
+    unkept_at: Option<WallTime>,
 }
 
 /// Tells in which epoch the ledger is, as far as this process knows.
@@ -85,15 +82,17 @@ impl Epochs {
 impl Flusher {
     pub fn new(meter: &Meter, ledger: Arc<dyn Ledger>) -> Self {
         let core = meter.core;
+        let owner = Owner { store_id: core.store_id, incarnation: core.incarnation };
         Self {
             core,
             ledger,
             hours: BTreeMap::new(),
             reached: core.latest(),
             epoch: Epochs::default(),
-            spool: Spool::new(&core.spool, owner(core)),
+            spool: Spool::new(&core.spool, owner),
             spooled_at: None,
-            kept: BTreeMap::new(),
+            folded: Folded::new(core.spool.clone(), owner),
+            unkept_at: None,
         }
     }
 
@@ -137,6 +136,28 @@ impl Flusher {
         self.hours.entry(hour).or_default().announce(self.core, &*self.ledger, hour).await
     }
 
+    /// Enrols, however long that takes, asking again after `pause`. False: it is to stop, and the ledger has not said yes.
+    pub async fn enrol_until(&mut self, pause: Duration, mut stop: watch::Receiver<bool>) -> bool {
+        let mut told = false;
+        loop {
+            let tried = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return false,
+                tried = self.enrol(clock::wall()) => tried,
+            };
+            match tried {
+                Ok(()) => return true,
+                Err(error) if !told => {
+                    tracing::error!(%error, "the ledger does not know of this gateway yet, so no call is taken; it is asked again");
+                    told = true;
+                }
+                Err(_) => {}
+            }
+            // A stop cuts the wait short, and is seen above.
+            let _ = tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await;
+        }
+    }
+
     /// Sends all that the ledger does not have yet. After an error what was not acknowledged stays dirty, and is in the spool if it
     /// was not lately: call again. It may be cancelled at any point.
     pub async fn flush_once(&mut self, now: WallTime) -> Flushed {
@@ -156,8 +177,8 @@ impl Flusher {
             tracing::info!("the store is in another epoch: all usage that is still here is sent again");
             self.flush_everything_again();
         }
-        let mut report = FlushReport::default();
-        self.send_kept(&mut report).await?;
+        let Resent { lines, batches } = self.folded.send_again(&*self.ledger, self.epoch.last).await?;
+        let mut report = FlushReport { lines, batches, ..FlushReport::default() };
         for (hour, state) in &mut self.hours {
             state.flush(self.core, &*self.ledger, *hour, now, &mut report).await?;
         }
@@ -197,7 +218,7 @@ impl Flusher {
     /// Makes every line dirty again, and every hour that is kept: for a ledger that may have lost what it acknowledged.
     pub fn flush_everything_again(&mut self) {
         self.hours.values_mut().for_each(HourFlush::forget);
-        self.kept.values_mut().for_each(|again| *again = Again::Needed);
+        self.folded.all_again();
     }
 
     async fn tend(&mut self, health: &mut Health) -> Flushed {
@@ -243,71 +264,39 @@ impl Flusher {
         }
     }
 
-    /// Sends the hours that are only in the spool, where the ledger may have lost them.
-    async fn send_kept(&mut self, report: &mut FlushReport) -> Result<(), StoreError> {
-        let core = self.core;
-        let again: Vec<Hour> =
-            self.kept.iter().filter(|(_, again)| **again == Again::Needed).map(|(at, _)| *at).collect();
-        for hour in again {
-            let read = off_thread(move || kept::read(&core.spool, owner(core), hour)).await;
-            match read {
-                Ok(Some(Ok(hour_kept))) => {
-                    if let Some(damage) = hour_kept.damage {
-                        tracing::error!(%hour, %damage, "an hour that is sent again is damaged in the spool");
-                    }
-                    for flush in hour_kept.flushes {
-                        report.lines += flush.lines.len();
-                        report.batches += 1;
-                        self.ledger.merge(flush).await?;
-                    }
-                }
-                Ok(_) => tracing::error!(%hour, "an hour that should be sent again is not in the spool"),
-                Err(error) => tracing::error!(%hour, %error, "an hour that should be sent again cannot be read"),
-            }
-            self.kept.insert(hour, Again::Needless);
-            if let Some(epoch) = self.epoch.last {
-                // Where that fails another start sends it once more.
-                let _ = off_thread(move || kept::acknowledge(&core.spool, owner(core), hour, epoch)).await;
-            }
-        }
-        Ok(())
-    }
-
     /// Removes the files of hours that are closed, once they are written down; and what was written down long ago.
     async fn fold(&mut self, now: WallTime, report: &mut FlushReport) {
         let core = self.core;
+        if self.unkept_at.is_some_and(|at| (at..at.plus(KEEP_AGAIN)).contains(&now)) {
+            return;
+        }
         let closed: Vec<Hour> = self.hours.iter().filter(|(_, state)| state.is_closed()).map(|(at, _)| *at).collect();
         for hour in closed {
             let Some(state) = self.hours.get(&hour) else { continue };
+            if !self.keep(hour, state, now).await {
+                self.unkept_at = Some(now);
+                return;
+            }
             // Were there no later hour in the folder, nobody could tell that this incarnation went on.
-            if !self.keep(hour, state, now).await || !core.goes_on_after(hour, now) {
+            if !core.goes_on_after(hour, now) {
                 continue;
             }
             match core.fold(hour) {
                 Ok(()) => {
                     self.hours.remove(&hour);
-                    self.kept.insert(hour, Again::Needless);
+                    self.folded.insert(hour);
                     report.folded.push(hour);
                 }
                 Err(error) => tracing::warn!(%hour, %error, "a slab file could not be removed; it will be tried again"),
             }
         }
-        while let Some(oldest) = self
-            .kept
-            .first_entry()
-            .filter(|oldest| kept::is_old(*oldest.key(), now) && *oldest.get() == Again::Needless)
-        {
-            let hour = oldest.remove_entry().0;
-            // Where that fails another start removes it.
-            let _ = off_thread(move || kept::remove(&core.spool, core.incarnation, hour)).await;
-        }
+        self.folded.remove_old(now).await;
     }
 
     /// Writes a closed hour down. False: it could not be, and its slabs have to stay.
     async fn keep(&self, hour: Hour, state: &HourFlush, now: WallTime) -> bool {
-        let (core, epoch) = (self.core, self.epoch.last);
-        let Some(whole) = state.whole(core, hour) else { return false };
-        let written = off_thread(move || kept::write(&core.spool, owner(core), hour, whole, epoch)).await;
+        let Some(whole) = state.whole(self.core, hour) else { return false };
+        let written = self.folded.keep(hour, whole, self.epoch.last).await;
         self.note_spool(&written);
         written.is_ok() || kept::is_given_up(hour, now)
     }
@@ -324,10 +313,11 @@ impl Flusher {
         if lately {
             return;
         }
+        self.spooled_at = Some(now);
         let all = self.spool.is_outgrown();
         let unspooled = |(hour, state): (&Hour, &mut HourFlush)| (*hour, state.unspooled(self.core, *hour, all));
-        let parts: Vec<(Hour, Unspooled)> = self.hours.iter_mut().map(unspooled).collect();
-        let flushes: Vec<_> = parts.iter().flat_map(|(_, part)| part.flushes.iter().cloned()).collect();
+        let mut parts: Vec<(Hour, Unspooled)> = self.hours.iter_mut().map(unspooled).collect();
+        let flushes: Vec<_> = parts.iter_mut().flat_map(|(_, part)| std::mem::take(&mut part.flushes)).collect();
         if flushes.is_empty() {
             return;
         }
@@ -335,7 +325,6 @@ impl Flusher {
         let is_whole = all && parts.iter().all(|(_, part)| part.busy == 0);
         let written = if is_whole { self.spool.replace(flushes).await } else { self.spool.append(flushes).await };
         if written.is_ok() {
-            self.spooled_at = Some(now);
             for (hour, part) in &parts {
                 if let Some(state) = self.hours.get_mut(hour) {
                     state.spooled(part);
@@ -357,10 +346,6 @@ impl Flusher {
             _ => {}
         }
     }
-}
-
-fn owner(core: &Core) -> Owner {
-    Owner { store_id: core.store_id, incarnation: core.incarnation }
 }
 
 /// Whether the two things the background task does are going well; it is logged when that changes.

@@ -1,13 +1,14 @@
 //! What a dead incarnation left in both folders, hour by hour, and what follows from it.
 //!
 //! The slabs of an hour are the whole truth, unless one is damaged or gone: then the spool may know more, the ledger gets the
-//! greater of each value, and the hour stays open. An hour that is only in the spool was cut off with the power.
+//! greater of each value, and the hour stays open. An hour that is only in the spool was cut off with the power; so may one be whose
+//! slabs are on a disk and of an earlier boot, since nobody waits for the disk when a call is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::batch::{Last, Series, batches, closing_of};
-use super::estate::{Estate, LeftInPlace};
+use super::estate::{Estate, HourEstate, LeftInPlace};
 use super::record::{Closing, Counters, Flush, LineKey};
 use super::recover::RecoveredHour;
 use super::spool::Remains;
@@ -31,7 +32,7 @@ enum Known {
     Whole,
     /// Some slab is damaged or gone.
     InPart,
-    /// What the spool has, of an incarnation whose slabs went with the power.
+    /// What reached the disk, of an incarnation that may have ended with the power.
     UpToACut,
 }
 
@@ -100,22 +101,27 @@ impl HourHeritage {
         let before = kept.as_ref().and_then(KeptHour::closing);
         let known = match slabs {
             _ if before.is_some() => Known::Whole,
-            Some(slabs) if !slabs.incomplete => Known::Whole,
-            Some(_) => Known::InPart,
-            None => Known::UpToACut,
+            Some(slabs) if slabs.incomplete => Known::InPart,
+            Some(slabs) if slabs.boot_ids.iter().all(|boot_id| *boot_id == places.boot_id) => Known::Whole,
+            _ => Known::UpToACut,
         };
-        let mut lines = slabs.map(|slabs| slabs.used_lines()).unwrap_or_default();
+        let mut lines = slabs.map(HourEstate::used_lines).unwrap_or_default();
+        if known == Known::UpToACut {
+            lines.values_mut().for_each(|counters| counters.interrupted = 0);
+        }
         let kept_lines = kept.iter().flat_map(KeptHour::lines);
         // Where the slabs are whole, nothing in the spool can be greater.
         let spooled_lines = spooled.filter(|_| known != Known::Whole).into_iter().flat_map(|hour| &hour.lines);
-        for (key, counters) in kept_lines.map(|(key, counters)| (key, counters)).chain(spooled_lines) {
+        for (key, counters) in kept_lines.map(|line| (&line.0, &line.1)).chain(spooled_lines) {
             let line = lines.entry(*key).or_default();
             *line = line.max(counters);
         }
-        let flushes = slabs.map_or(0, |slabs| slabs.flushes).max(spooled.map_or(0, |spooled| spooled.flushes));
+        let of_kept = kept.iter().flat_map(|kept| &kept.flushes).map(|flush| flush.sequence);
+        let sequences = of_kept.chain(slabs.map(|slabs| slabs.flushes)).chain(spooled.map(|spooled| spooled.flushes));
+        let sequence = sequences.max().unwrap_or_default();
         let leaves = of.hours().last() == Some(&hour);
         let closing = before.map_or(Closed::Now { leaves }, Closed::Before);
-        Ok(Self { series: Series { incarnation, hour, sequence: flushes }, lines, known, closing })
+        Ok(Self { series: Series { incarnation, hour, sequence }, lines, known, closing })
     }
 
     /// Sends all of it.

@@ -49,7 +49,7 @@ pub struct RecoveryReport {
 /// A round could not be finished. Nothing is lost: the files are still there.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
-    #[error("the slab folder: {0}")]
+    #[error("a folder with usage: {0}")]
     Folder(#[from] io::Error),
     #[error(transparent)]
     Ledger(#[from] StoreError),
@@ -73,6 +73,7 @@ impl Recovery {
             slabs: core.folder.clone(),
             spool: core.spool.clone(),
             store_id: core.store_id,
+            boot_id: core.boot_id,
             own: core.incarnation,
         };
         Self { places, epoch: None, kept: BTreeMap::new(), replay: Replay::default() }
@@ -81,6 +82,13 @@ impl Recovery {
     /// For a ledger in a store that may be replaced: in another epoch the hours that the dead had closed are sent again.
     pub fn following(mut self, now: EpochNow) -> Self {
         self.epoch = Some(now);
+        self
+    }
+
+    /// As if the machine had booted since.
+    #[cfg(test)]
+    pub fn after_a_boot(mut self) -> Self {
+        self.places.boot_id = [1; 16];
         self
     }
 

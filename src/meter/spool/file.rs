@@ -162,6 +162,9 @@ mod tests {
         let mut file = SpoolFile::write(&path, OWNER, &[epoch(1)]).unwrap();
         file.append(&[epoch(2), epoch(3)]).unwrap();
         assert_eq!(records(&path), [epoch(1), epoch(2), epoch(3)]);
+        let bytes = fs::read(&path).unwrap();
+        let cut = OWNER.read(&bytes[..bytes.len() - OWNER.frame(&epoch(3)).unwrap().len()]).unwrap();
+        assert!(cut.records.len() == 2 && cut.damage.is_some(), "cut between two records: {cut:?}");
         let replaced = SpoolFile::write(&path, OWNER, &[epoch(4)]).unwrap();
         assert_eq!(records(&path), [epoch(4)]);
         assert_eq!(replaced.length(), fs::metadata(&path).unwrap().len());

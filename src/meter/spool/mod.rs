@@ -4,9 +4,11 @@
 //! - `<incarnation>.spool`: lines that the ledger does not have yet, while it is away. It goes once the ledger has everything.
 //! - `<incarnation>-<hour>.hour`: all of an hour that was closed and whose slabs are gone ([`kept`]), for another epoch.
 //!
-//! [`replay`] looks after the hours of the dead; what else they left is taken up by [`super::recover`].
+//! [`folded`] looks after the hours of this incarnation, [`replay`] after those of the dead; what else these left is taken up by
+//! [`super::recover`].
 
 pub mod file;
+pub mod folded;
 pub mod frame;
 pub mod kept;
 pub mod replay;

@@ -18,6 +18,8 @@ pub struct Places {
     pub slabs: PathBuf,
     pub spool: PathBuf,
     pub store_id: StoreId,
+    /// Of this boot of the machine.
+    pub boot_id: [u8; 16],
     pub own: Incarnation,
 }
 

@@ -31,6 +31,34 @@ fn the_ledger_knows_of_an_incarnation_before_it_counts_anything() {
 }
 
 #[test]
+fn a_ledger_that_is_away_is_asked_again_until_it_knows_or_nobody_wants_to_any_more() {
+    use std::time::Duration;
+    let folder = folder();
+    let (meter, ledger) = (meter(folder.path(), 1), Arc::new(MemoryLedger::default()));
+    ledger.away.store(true, Ordering::Relaxed);
+    runtime().block_on(async {
+        let enrol = |stopped| {
+            let mut flusher = Flusher::new(&meter, Arc::clone(&ledger) as _);
+            tokio::spawn(async move { flusher.enrol_until(Duration::from_millis(1), stopped).await })
+        };
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let stopping = enrol(stopped.clone());
+        tokio::task::yield_now().await;
+        assert!(!stopping.is_finished());
+        stop.send(true).unwrap();
+        let patience = Duration::from_secs(20);
+        assert!(!tokio::time::timeout(patience, stopping).await.unwrap().unwrap());
+        stop.send(false).unwrap();
+        let going_on = enrol(stopped);
+        tokio::task::yield_now().await;
+        assert!(!going_on.is_finished());
+        ledger.away.store(false, Ordering::Relaxed);
+        assert!(tokio::time::timeout(patience, going_on).await.unwrap().unwrap());
+    });
+    assert_eq!(ledger.marks().len(), 1);
+}
+
+#[test]
 fn an_idle_gateway_closes_every_hour_also_those_it_slept_through() {
     let folder = folder();
     let (meter, ledger) = (meter(folder.path(), 1), Arc::new(MemoryLedger::default()));

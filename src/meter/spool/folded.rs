@@ -1,0 +1,101 @@
+//! The hours of this incarnation whose slabs are gone: only the spool has them, should the ledger lose what it acknowledged.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use super::frame::Owner;
+use super::{kept, off_thread};
+use crate::meter::record::Flush;
+use crate::principal::Epoch;
+use crate::store::{Ledger, StoreError};
+use crate::time::{Hour, WallTime};
+
+pub struct Folded {
+    folder: PathBuf,
+    owner: Owner,
+    hours: BTreeMap<Hour, Again>,
+}
+
+/// Whether the ledger must be sent an hour again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    Needless,
+    Needed,
+}
+
+/// What was sent.
+#[derive(Default)]
+pub struct Resent {
+    pub lines: usize,
+    pub batches: usize,
+}
+
+impl Folded {
+    pub fn new(folder: PathBuf, owner: Owner) -> Self {
+        Self { folder, owner, hours: BTreeMap::new() }
+    }
+
+    /// Writes a whole hour down that the ledger acknowledged in `epoch`, as far as that is known.
+    pub async fn keep(&self, hour: Hour, whole: Vec<Flush>, epoch: Option<Epoch>) -> io::Result<()> {
+        let (folder, owner) = (self.folder.clone(), self.owner);
+        off_thread(move || kept::write(&folder, owner, hour, whole, epoch)).await
+    }
+
+    /// From now on the slabs of this hour are gone.
+    pub fn insert(&mut self, hour: Hour) {
+        self.hours.insert(hour, Again::Needless);
+    }
+
+    /// The ledger may have lost them all.
+    pub fn all_again(&mut self) {
+        self.hours.values_mut().for_each(|again| *again = Again::Needed);
+    }
+
+    /// Sends what the ledger may have lost. `epoch`: in which it is now, as far as that is known.
+    pub async fn send_again(&mut self, ledger: &dyn Ledger, epoch: Option<Epoch>) -> Result<Resent, StoreError> {
+        let mut resent = Resent::default();
+        for (hour, again) in self.hours.iter_mut().filter(|(_, again)| **again == Again::Needed) {
+            let (hour, owner) = (*hour, self.owner);
+            for flush in read(self.folder.clone(), owner, hour).await {
+                resent.lines += flush.lines.len();
+                resent.batches += 1;
+                ledger.merge(flush).await?;
+            }
+            *again = Again::Needless;
+            if let Some(epoch) = epoch {
+                let folder = self.folder.clone();
+                // Where that fails another start sends it once more.
+                let _ = off_thread(move || kept::acknowledge(&folder, owner, hour, epoch)).await;
+            }
+        }
+        Ok(resent)
+    }
+
+    /// Removes what no epoch to come may need.
+    pub async fn remove_old(&mut self, now: WallTime) {
+        let is_old = |(hour, again): (&Hour, &Again)| kept::is_old(*hour, now) && *again == Again::Needless;
+        let old: Vec<Hour> = self.hours.iter().filter(|entry| is_old(*entry)).map(|(hour, _)| *hour).collect();
+        for hour in old {
+            self.hours.remove(&hour);
+            let (folder, incarnation) = (self.folder.clone(), self.owner.incarnation);
+            // Where that fails another start removes it.
+            let _ = off_thread(move || kept::remove(&folder, incarnation, hour)).await;
+        }
+    }
+}
+
+/// What can be read of an hour. What is missing is told, and is missing in the ledger too.
+async fn read(folder: PathBuf, owner: Owner, hour: Hour) -> Vec<Flush> {
+    match off_thread(move || kept::read(&folder, owner, hour)).await {
+        Ok(Some(Ok(kept))) => {
+            if let Some(damage) = kept.damage {
+                tracing::error!(%hour, %damage, "an hour that is sent again is damaged in the spool");
+            }
+            return kept.flushes;
+        }
+        Ok(_) => tracing::error!(%hour, "an hour that should be sent again is not in the spool"),
+        Err(error) => tracing::error!(%hour, %error, "an hour that should be sent again cannot be read"),
+    }
+    Vec::new()
+}
