@@ -48,7 +48,17 @@ impl Archive {
             hours.insert(hour);
         }
         let entries = chain.next_number() - 1;
+        if let Some(name) = self.beyond(entries).await? {
+            return Ok(Err(Broken { number: entries + 1, why: format!("it is gone, and there is {name} behind it") }));
+        }
         Ok(Ok(Whole { entries, hours: hours.len() as u64, last: hours.last().copied() }))
+    }
+
+    /// Something in the manifest that the chain does not lead to.
+    async fn beyond(&self, entries: u64) -> Result<Option<Name>, ArchiveError> {
+        let found = self.files.list_with_delimiter(Some(&Name::from("manifest"))).await?.objects;
+        let last = super::entry_name(entries);
+        Ok(found.into_iter().map(|file| file.location).filter(|name| *name > last).max())
     }
 
     async fn check_file(&self, entry: &Entry) -> Result<Result<(), String>, ArchiveError> {

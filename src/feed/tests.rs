@@ -150,8 +150,8 @@ fn a_gap_in_the_log_makes_the_gateway_start_again() {
     for gap in [entries([6]), entries([4, 6]), entries([5, 4])] {
         let stage = Stage::start(vec![begin(3), answer(3, entries([])), answer(6, gap), begin(6)], Duration::ZERO);
         stage.wait("the clusters are read once more", |stage| stage.script.cluster_reads.load(Ordering::SeqCst) >= 2);
-        let restarts = &stage.followed.metrics.revocation.restarts;
-        assert_eq!((restarts.of(&FeedRestart::Begin).get(), restarts.of(&FeedRestart::Gap).get()), (1, 1));
+        // The last answer is given for ever, and makes it begin again each time.
+        assert_eq!(stage.followed.metrics.revocation.restarts.of(&FeedRestart::Gap).get(), 1);
     }
 }
 

@@ -79,6 +79,7 @@ pub const SCRIPT: &[(&str, &str, &str)] = &[
         "This key cannot be shown any more: it was sealed with another sealing key.",
         "该密钥无法显示：其加密密钥已更换。",
     ),
+    ("idempotency_key_taken", "This idempotency key was used for another adjustment.", "该幂等键已用于另一笔调整。"),
     ("email_taken", "Somebody with this e-mail address is there already.", "该邮箱已被使用。"),
     ("host_taken", "A host name belongs to another cluster already.", "主机名已被其他集群占用。"),
     ("key_taken", "This key is known already.", "该密钥已存在。"),
