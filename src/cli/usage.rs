@@ -25,6 +25,14 @@ pub enum Usage {
         #[arg(long)]
         window: Option<String>,
     },
+    /// Give a gateway up whose machine is gone, so that its hours no longer wait for it.
+    Abandon {
+        /// As `usage windows` names it.
+        #[arg(long)]
+        gateway: String,
+        #[arg(long)]
+        reason: String,
+    },
     /// Append a correction. What was counted stays as it is.
     Adjust(Adjust),
     /// Read a whole archive and name the first thing in it that is not what it was.
@@ -119,6 +127,11 @@ impl Usage {
             Self::Adjust(adjust) => {
                 let client = Client::with_token(control, "the operator's token")?;
                 show.thing(&client.call(Method::POST, "/v1/usage/adjustments", Some(&adjust.body()))?)
+            }
+            Self::Abandon { gateway, reason } => {
+                let client = Client::with_token(control, "the operator's token")?;
+                let body = json!({"incarnation": gateway, "reason": reason});
+                show.thing(&client.call(Method::POST, "/v1/usage/abandonments", Some(&body))?)
             }
             Self::Verify { archive } => verify(show, &archive)?,
         })

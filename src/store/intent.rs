@@ -12,9 +12,9 @@ use super::accounts::{
 };
 use super::audit::{Actor, AuditVerdict, ChainHash};
 use super::records::{AccountRecord, ClusterRecord, KeyRecord, PasswordHash, Sealed, TokenHash, UserRecord};
-use super::usage::{Adjustment, NewAdjustment};
+use super::usage::{Abandoned, Adjustment, NewAdjustment};
 use super::users::{Oneself, Reset, UserStore};
-use crate::principal::{AccountId, ClusterId, JournalId, KeyId, UserId};
+use crate::principal::{AccountId, ClusterId, Incarnation, JournalId, KeyId, UserId};
 use crate::time::WallTime;
 
 /// Every change that a control plane acknowledges, with all that is needed to make it again.
@@ -37,6 +37,7 @@ pub enum Action {
     SetRecoveryCodes { by: Oneself, codes: Vec<TokenHash> },
     ResetRoot { account_id: AccountId, reset: Reset },
     AdjustUsage(NewAdjustment),
+    AbandonGateway { incarnation: Incarnation, reason: String },
 }
 
 /// One change that somebody asked for, under the number by which the store knows whether it has made it.
@@ -85,6 +86,7 @@ pub enum Outcome {
     Keys(Changed<Vec<KeyRecord>>),
     User(UserRecord),
     Adjustment(Adjustment),
+    Abandoned(Abandoned),
     Nothing(()),
 }
 
@@ -146,6 +148,7 @@ taken_from_outcome! {
     Keys(Changed<Vec<KeyRecord>>);
     User(UserRecord);
     Adjustment(Adjustment);
+    Abandoned(Abandoned);
     Nothing(());
 }
 
@@ -174,6 +177,7 @@ impl Action {
             Self::SetRecoveryCodes { .. } => "recovery_codes.replace",
             Self::ResetRoot { .. } => "account.reset",
             Self::AdjustUsage(_) => "usage.adjust",
+            Self::AbandonGateway { .. } => "usage.abandon",
         }
     }
 }

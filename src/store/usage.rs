@@ -166,6 +166,16 @@ pub struct Adjustment {
     pub at: WallTime,
 }
 
+/// A gateway whose usage will not come, by the word of the operator: its machine is gone. Hours no longer wait for it. Should the
+/// usage come after all, it is taken, and makes new revisions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abandoned {
+    pub incarnation: Incarnation,
+    pub reason: String,
+    pub actor: Actor,
+    pub at: WallTime,
+}
+
 /// What control planes and billing ask beside the lines.
 #[async_trait]
 pub trait UsageStore: Send + Sync {
@@ -177,4 +187,9 @@ pub trait UsageStore: Send + Sync {
     async fn adjustments(&self, from: Hour, to: Hour) -> Result<Vec<Adjustment>, StoreError>;
     /// Appends a correction. One with the same idempotency key is returned as it was made, where it is the same; else it is refused.
     async fn adjust(&self, new: NewAdjustment, actor: Actor, now: WallTime) -> Answer<Adjustment>;
+    /// The gateways that were given up.
+    async fn abandoned(&self) -> Result<Vec<Abandoned>, StoreError>;
+    /// Gives a gateway up. One that was given up before is returned as it was.
+    async fn abandon(&self, incarnation: Incarnation, reason: String, actor: Actor, now: WallTime)
+    -> Answer<Abandoned>;
 }

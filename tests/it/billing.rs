@@ -10,9 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use crate::harness::PATIENCE;
+use crate::harness::faulty::Fault;
 use crate::harness::fleet::{Fleet, GATEWAYS, Setting};
 use crate::harness::h1::H1;
-use crate::harness::process::OPERATOR_TOKEN;
+use crate::harness::process::{OPERATOR_TOKEN, run_with};
 use crate::harness::raw;
 use crate::harness::stage::{FETCH, FETCH_UNITS};
 
@@ -111,12 +112,97 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     began.elapsed()
 }
 
-#[test]
-fn an_hour_that_ends_under_load_adds_up_and_is_final_once_every_gateway_has_closed_it() {
-    // All of it is to begin within one hour of the true time.
+/// So far before the end of an hour of the true time that what follows is within it.
+fn away_from_the_end_of_an_hour() {
     while wall() % HOUR > HOUR - 30 {
         std::thread::sleep(Duration::from_secs(1));
     }
+}
+
+/// What `tollgate usage` says to the operator of the fleet.
+fn tell(fleet: &Fleet, arguments: &[&str]) -> Value {
+    let control = format!("http://{}", fleet.office.control);
+    let told = run_with(
+        &[&["usage"], arguments, &["--json", "--control", &control]].concat(),
+        &[("TOLLGATE_TOKEN", OPERATOR_TOKEN)],
+    );
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    serde_json::from_slice(&told.stdout).unwrap()
+}
+
+/// Entries of the archive by the start of their hour, oldest first.
+fn archived(fleet: &Fleet) -> BTreeMap<String, Vec<Value>> {
+    let mut entries: Vec<_> = std::fs::read_dir(fleet.control().path("meter/archive/manifest"))
+        .map(|found| found.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    entries.sort();
+    let mut hours: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for path in entries.iter().filter(|path| path.extension().is_some_and(|text| text == "json")) {
+        let entry: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        hours.entry(entry["window_start"].as_str().unwrap().to_owned()).or_default().push(entry);
+    }
+    hours
+}
+
+#[test]
+fn usage_that_comes_back_after_its_hour_was_archived_makes_another_revision_of_both() {
+    away_from_the_end_of_an_hour();
+    let mut fleet = Fleet::start(&Setting { clocks: true, linked: true, ..Setting::default() });
+    let (_, key) = fleet.office.create();
+    fleet.await_everywhere(&key, 200, 200, PATIENCE);
+    by_hour_settled(&fleet, GATEWAYS as u64);
+    // What a gateway counts from here on is known to nobody else: it is killed before it can tell.
+    let gone = fleet.gateways()[0];
+    fleet.link(0).set(Fault::StallBoth);
+    let only_there = (0..20).filter(|_| fleet.status(gone, &key) == 200).count() as u64;
+    assert!(only_there > 0, "nothing was counted while the gateway was cut off");
+    fleet.kill(0);
+    fleet.link(0).set(Fault::None);
+    set_clocks(&fleet, HOUR);
+    until("the hour waits for it alone", || {
+        windows(&fleet).first().is_some_and(|window| window.1 == "draining" && window.2 == 1)
+    });
+    let told = tell(&fleet, &["windows"]);
+    let (hour, missing) = (told[0]["window_start"].as_str().unwrap(), told[0]["missing"][0].as_str().unwrap());
+    // Its lease has to end first.
+    let mut given_up = Value::Null;
+    until("it can be given up", || {
+        let body = serde_json::json!({"incarnation": missing, "reason": "the machine is gone"});
+        let answer = raw::api(fleet.office.control, "POST", "/v1/usage/abandonments", OPERATOR_TOKEN, &body);
+        given_up = answer.json();
+        answer.status == 201
+    });
+    until("the hour is final without it", || windows(&fleet)[0].1 == "final");
+    until("it is archived", || archived(&fleet).contains_key(hour));
+    let before: u64 = by_hour(&fleet)[hour].0;
+    let known = lines(&fleet, "/v1/usage/records")[0]["revision"].as_u64().unwrap();
+    let told = tell(&fleet, &["reconcile", "--window", hour]);
+    assert_eq!((told["verdict"].as_str(), told["lost"][0]["incarnation"].as_str()), (Some("differs"), Some(missing)));
+
+    fleet.start_again(0);
+    until("its usage is there", || by_hour(&fleet)[hour].0 == before + only_there);
+    assert!(lines(&fleet, "/v1/usage/records")[0]["revision"].as_u64().unwrap() > known);
+    until("another revision is archived", || archived(&fleet)[hour].len() > 1);
+    let entries = archived(&fleet).remove(hour).unwrap();
+    let last = entries.last().unwrap();
+    let archive = fleet.control().path("meter/archive");
+    let verified = tell(&fleet, &["verify", "--archive", archive.to_str().unwrap()]);
+    assert_eq!(
+        (verified["verdict"].as_str(), verified["entries"].as_u64()),
+        (Some("whole"), Some(entries.len() as u64))
+    );
+    until("the archive says what the ledger says", || {
+        let entries = archived(&fleet).remove(hour).unwrap();
+        number(&entries.last().unwrap()["totals"]["ok"]) == before + only_there
+    });
+    assert_eq!(number(&entries[0]["totals"]["ok"]), before, "what was archived first stays as it was");
+    assert!(last["revision"].as_u64() > entries[0]["revision"].as_u64());
+    until("everybody has closed the hour", || tell(&fleet, &["reconcile", "--window", hour])["verdict"] == "exact");
+}
+
+#[test]
+fn an_hour_that_ends_under_load_adds_up_and_is_final_once_every_gateway_has_closed_it() {
+    away_from_the_end_of_an_hour();
     let mut fleet = Fleet::start(&Setting { clocks: true, ..Setting::default() });
     let (_, key) = fleet.office.create();
     fleet.await_everywhere(&key, 200, 200, PATIENCE);

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{EVERYBODY, METER, OPERATOR, OPERATOR_AND_ROOT};
 use crate::control::accounts::Items;
-use crate::control::billing::{adjustments, changes, reconciliation, windows};
+use crate::control::billing::{abandonments, adjustments, changes, reconciliation, windows};
 use crate::control::error::Kind;
 use crate::control::openapi::{Api, Route};
 use crate::control::{accounts, audit, export, operator_keys, upkeep, usage};
@@ -184,6 +184,20 @@ pub(super) fn billing_routes(api: Api) -> Api {
         .takes::<adjustments::Adjust>(&adjustment)
         .answers::<adjustments::Adjusted>(201, "The correction as it was made, now or when it was first asked for.")
         .refuses(&[Kind::NotFound, Kind::IdempotencyKeyTaken]),
+    )
+    .with(
+        Route::new(
+            Method::POST,
+            "/v1/usage/abandonments",
+            abandonments::create,
+            ("abandonGateway", "Gives a gateway up whose machine is gone: hours no longer wait for its usage."),
+            OPERATOR,
+        )
+        .takes::<abandonments::Abandon>(
+            &json!({"incarnation": "gw_aaaaaaaaaaaaaaaa", "reason": "the machine burnt down"}),
+        )
+        .answers::<abandonments::Abandoned>(201, "It is named as lost in its hours from now on.")
+        .refuses(&[Kind::NotFound]),
     )
 }
 

@@ -14,6 +14,8 @@ use crate::time::Hour;
 #[derive(Default)]
 pub struct Attendance {
     gateways: BTreeMap<Incarnation, Presence>,
+    /// Nobody waits for these.
+    abandoned: BTreeSet<Incarnation>,
 }
 
 struct Presence {
@@ -26,7 +28,7 @@ struct Presence {
 
 impl Attendance {
     /// From marks that reach back at least to the hour before the first that is asked about.
-    pub fn of(marks: &[HourMark]) -> Self {
+    pub fn of(marks: &[HourMark], abandoned: BTreeSet<Incarnation>) -> Self {
         let mut gateways: BTreeMap<Incarnation, Presence> = BTreeMap::new();
         for HourMark { hour, incarnation, mark } in marks {
             let presence = gateways.entry(*incarnation).or_insert_with(|| Presence {
@@ -42,13 +44,22 @@ impl Attendance {
                 presence.left = presence.left.max(Some(*hour));
             }
         }
-        Self { gateways }
+        Self { gateways, abandoned }
     }
 
     /// Those who have to close `hour` and have not.
     pub fn missing(&self, hour: Hour) -> Vec<Incarnation> {
-        let missing = self.gateways.iter().filter(|(_, presence)| presence.owes(hour));
-        missing.map(|(incarnation, _)| *incarnation).collect()
+        self.owing(hour).filter(|incarnation| !self.abandoned.contains(incarnation)).collect()
+    }
+
+    /// Those who have not closed `hour` and are not waited for.
+    pub fn lost(&self, hour: Hour) -> Vec<Incarnation> {
+        self.owing(hour).filter(|incarnation| self.abandoned.contains(incarnation)).collect()
+    }
+
+    fn owing(&self, hour: Hour) -> impl Iterator<Item = Incarnation> {
+        let owing = self.gateways.iter().filter(move |(_, presence)| presence.owes(hour));
+        owing.map(|(incarnation, _)| *incarnation)
     }
 
     /// The hours in which anybody counts, from the first mark until `now`.
@@ -87,17 +98,28 @@ mod tests {
         HourMark { hour: Hour(hour), incarnation, mark }
     }
 
+    fn of(marks: &[HourMark]) -> Attendance {
+        Attendance::of(marks, BTreeSet::new())
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_was_given_up_and_it_stays_named() {
+        let attendance = Attendance::of(&[mark(A, 5, Some(false)), mark(A, 6, None), mark(B, 6, None)], [A].into());
+        assert_eq!((attendance.missing(Hour(6)), attendance.lost(Hour(6))), (vec![B], vec![A]));
+        assert_eq!((attendance.missing(Hour(5)), attendance.lost(Hour(5))), (vec![], vec![]));
+    }
+
     #[test]
     fn an_hour_misses_whoever_counted_in_it_and_has_not_closed_it() {
         let marks = [mark(A, 5, Some(false)), mark(A, 6, None), mark(B, 6, Some(false))];
-        let attendance = Attendance::of(&marks);
+        let attendance = of(&marks);
         assert_eq!(attendance.missing(Hour(5)), []);
         assert_eq!(attendance.missing(Hour(6)), [A]);
     }
 
     #[test]
     fn who_closed_an_hour_owes_the_next_without_having_been_heard_of_in_it() {
-        let attendance = Attendance::of(&[mark(A, 5, Some(false))]);
+        let attendance = of(&[mark(A, 5, Some(false))]);
         assert_eq!(attendance.missing(Hour(6)), [A]);
         assert_eq!(attendance.missing(Hour(7)), [A]);
         assert_eq!(attendance.hours(Hour(7)), [Hour(5), Hour(6), Hour(7)].into());
@@ -105,23 +127,23 @@ mod tests {
 
     #[test]
     fn who_left_owes_nothing_after_that_and_nobody_owes_what_was_before() {
-        let attendance = Attendance::of(&[mark(A, 5, Some(false)), mark(A, 6, Some(true)), mark(B, 7, None)]);
+        let attendance = of(&[mark(A, 5, Some(false)), mark(A, 6, Some(true)), mark(B, 7, None)]);
         assert_eq!(attendance.missing(Hour(4)), []);
         assert_eq!(attendance.missing(Hour(6)), []);
         assert_eq!(attendance.missing(Hour(7)), [B]);
-        assert_eq!(Attendance::of(&[mark(A, 6, Some(true))]).hours(Hour(9)), [Hour(6)].into());
+        assert_eq!(of(&[mark(A, 6, Some(true))]).hours(Hour(9)), [Hour(6)].into());
     }
 
     #[test]
     fn one_that_left_an_hour_open_is_missing_in_it_although_it_left_later() {
-        let attendance = Attendance::of(&[mark(A, 5, None), mark(A, 6, Some(true))]);
+        let attendance = of(&[mark(A, 5, None), mark(A, 6, Some(true))]);
         assert_eq!(attendance.missing(Hour(5)), [A]);
         assert_eq!(attendance.missing(Hour(6)), []);
     }
 
     #[test]
     fn one_that_was_heard_of_after_it_left_has_not_left() {
-        let attendance = Attendance::of(&[mark(A, 5, Some(true)), mark(A, 6, Some(false))]);
+        let attendance = of(&[mark(A, 5, Some(true)), mark(A, 6, Some(false))]);
         assert_eq!(attendance.missing(Hour(6)), []);
         assert_eq!(attendance.missing(Hour(7)), [A]);
     }

@@ -1,5 +1,6 @@
 //! What stands around the records: when an hour is final, what changed, whether gateways and ledger agree, corrections.
 
+pub mod abandonments;
 pub mod adjustments;
 pub mod archivist;
 pub mod attendance;

@@ -34,7 +34,7 @@ pub enum Verdict {
     Exact,
     /// Not every gateway has closed the hour, so there is nothing to compare with yet.
     Open,
-    /// The ledger does not hold what a gateway says. That is a defect, or usage was lost.
+    /// The ledger does not hold what a gateway says, or a gateway was given up: usage was lost.
     Differs,
 }
 
@@ -77,7 +77,25 @@ pub struct Reconciliation {
     #[schema(value_type = String)]
     ledger: u64,
     differences: Vec<Difference>,
+    /// What is known of gateways that were given up before they had delivered the hour.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<Lost>,
     verdict: Verdict,
+}
+
+/// A gateway that was given up: what the ledger has of it. How much more it counted nobody knows.
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = LostUsage)]
+pub struct Lost {
+    incarnation: Incarnation,
+    /// Calls that ended.
+    #[serde(serialize_with = "decimal")]
+    #[schema(value_type = String)]
+    committed: u64,
+    /// Everything that ended before is there; absent where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    complete_until: Option<String>,
 }
 
 fn decimal<S: Serializer>(count: &u64, to: S) -> Result<S::Ok, S::Error> {
@@ -91,16 +109,23 @@ pub async fn read(
 ) -> Result<Json<Reconciliation>, Problem> {
     let now = clock::wall().hour();
     let hour = query.window.map_or(Hour(now.0.saturating_sub(1)), WallTime::hour);
-    let missing = control.attendance(hour, hour).await?.missing(hour);
+    let attendance = control.attendance(hour, hour).await?;
     // In this order: lines only grow, so none is behind a closing that was read before it.
     let marks = control.store.marks(hour, hour).await?;
     let lines = control.store.lines(hour, hour).await?;
-    let open = hour >= now || !missing.is_empty();
-    Ok(Json(reconcile(hour, &marks, &lines, open)))
+    let open = hour >= now || !attendance.missing(hour).is_empty();
+    let lost = if hour < now { attendance.lost(hour) } else { Vec::new() };
+    Ok(Json(reconcile(hour, &marks, &lines, &lost, open)))
 }
 
 /// Compares the control total of each incarnation with the sum of its lines.
-pub fn reconcile(hour: Hour, marks: &[HourMark], lines: &[LedgerLine], open: bool) -> Reconciliation {
+pub fn reconcile(
+    hour: Hour,
+    marks: &[HourMark],
+    lines: &[LedgerLine],
+    lost: &[Incarnation],
+    open: bool,
+) -> Reconciliation {
     let mut held: BTreeMap<Incarnation, (u64, Counters)> = BTreeMap::new();
     for line in lines {
         let (count, sum) = held.entry(line.incarnation).or_default();
@@ -115,7 +140,17 @@ pub fn reconcile(hour: Hour, marks: &[HourMark], lines: &[LedgerLine], open: boo
         ledger = ledger.saturating_add(sum.committed());
         differences.extend(compare(incarnation, &closing, count, &sum));
     }
-    let verdict = match (differences.is_empty(), open) {
+    let lost: Vec<Lost> = lost
+        .iter()
+        .map(|incarnation| {
+            let mark = marks.iter().find(|mark| mark.incarnation == *incarnation).map(|mark| mark.mark.watermark);
+            let complete_until =
+                mark.filter(|watermark| *watermark > WallTime(0)).map(|watermark| watermark.to_string());
+            let committed = held.get(incarnation).map_or(0, |(_, sum)| sum.committed());
+            Lost { incarnation: *incarnation, committed, complete_until }
+        })
+        .collect();
+    let verdict = match (differences.is_empty() && lost.is_empty(), open) {
         (false, _) => Verdict::Differs,
         (true, true) => Verdict::Open,
         (true, false) => Verdict::Exact,
@@ -128,6 +163,7 @@ pub fn reconcile(hour: Hour, marks: &[HourMark], lines: &[LedgerLine], open: boo
         flushed,
         ledger,
         differences,
+        lost,
         verdict,
     }
 }
@@ -184,12 +220,12 @@ mod tests {
     fn what_gateways_say_and_the_ledger_holds_is_exact_or_each_difference_is_named() {
         let lines = [line(1, Operation::Query, 3), line(1, Operation::Fetch, 4), line(2, Operation::Query, 5)];
         let marks = [closed(1, &lines), closed(2, &lines)];
-        let good = reconcile(HOUR, &marks, &lines, false);
+        let good = reconcile(HOUR, &marks, &lines, &[], false);
         assert_eq!(
             (good.verdict, good.opened, good.committed, good.flushed, good.ledger),
             (Verdict::Exact, 12, 12, 12, 12)
         );
-        let lost = reconcile(HOUR, &marks, &lines[..2], false);
+        let lost = reconcile(HOUR, &marks, &lines[..2], &[], false);
         assert_eq!(lost.verdict, Verdict::Differs);
         let fields: Vec<_> = lost.differences.iter().map(|one| (one.field.as_str(), one.gateway, one.ledger)).collect();
         assert_eq!(fields, [("lines", 1, 0), ("opened", 5, 0), ("read_units", 10, 0), ("calls.ok", 5, 0)]);
@@ -199,8 +235,8 @@ mod tests {
     #[test]
     fn an_hour_that_somebody_has_not_closed_is_open_and_a_difference_is_said_all_the_same() {
         let lines = [line(1, Operation::Query, 3), line(2, Operation::Query, 5)];
-        assert_eq!(reconcile(HOUR, &[closed(1, &lines)], &lines, true).verdict, Verdict::Open);
+        assert_eq!(reconcile(HOUR, &[closed(1, &lines)], &lines, &[], true).verdict, Verdict::Open);
         let more = [line(1, Operation::Query, 4), line(2, Operation::Query, 5)];
-        assert_eq!(reconcile(HOUR, &[closed(1, &lines)], &more, true).verdict, Verdict::Differs);
+        assert_eq!(reconcile(HOUR, &[closed(1, &lines)], &more, &[], true).verdict, Verdict::Differs);
     }
 }

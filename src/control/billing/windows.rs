@@ -62,6 +62,9 @@ pub struct Window {
     final_at: Option<String>,
     /// The gateways that have not delivered all of it, while it is draining.
     missing: Vec<Incarnation>,
+    /// Gateways that were given up before they delivered all of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<Incarnation>,
 }
 
 /// Oldest first; hours in which no gateway ran are left out.
@@ -96,7 +99,8 @@ impl Control {
 
     /// The marks of the hour before are needed: who closed that one may not have been heard of since.
     pub(super) async fn attendance(&self, first: Hour, last: Hour) -> Result<Attendance, StoreError> {
-        Ok(Attendance::of(&self.store.marks(Hour(first.0.saturating_sub(1)), last).await?))
+        let abandoned = self.store.abandoned().await?.into_iter().map(|one| one.incarnation).collect();
+        Ok(Attendance::of(&self.store.marks(Hour(first.0.saturating_sub(1)), last).await?, abandoned))
     }
 }
 
@@ -107,7 +111,8 @@ fn window(hour: Hour, now: Hour, final_at: Option<WallTime>, attendance: &Attend
         None => WindowState::Draining,
     };
     let missing = if state == WindowState::Draining { attendance.missing(hour) } else { Vec::new() };
-    Window { window_start: hour.to_string(), state, final_at: final_at.map(|at| at.to_string()), missing }
+    let lost = if hour < now { attendance.lost(hour) } else { Vec::new() };
+    Window { window_start: hour.to_string(), state, final_at: final_at.map(|at| at.to_string()), missing, lost }
 }
 
 /// Makes hours final once everybody has delivered them. Runs until it is dropped; several control planes may do it at once.

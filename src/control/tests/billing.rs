@@ -145,6 +145,33 @@ async fn what_gateways_said_is_compared_with_what_the_ledger_holds() {
 }
 
 #[tokio::test]
+async fn an_hour_no_longer_waits_for_a_gateway_that_was_given_up_and_its_loss_is_named() {
+    let world = World::new();
+    let owner = world.owner("one@example.com").await;
+    let (before, this) = (Hour(clock::wall().hour().0 - 1), clock::wall().hour());
+    let path = "/v1/usage/abandonments";
+    let ask = json!({"incarnation": GATEWAY, "reason": "the machine burnt down"});
+    world.post(&world.operator, path, ask.clone()).await.problem(404, "not_found");
+    flush(&world, before, 1, vec![counted(owner.account_id, 3)], None).await;
+    let renew = Renew { incarnation: GATEWAY, epoch: None, applied: Revision(0) };
+    world.store.renew(renew).await.unwrap();
+    world.post(&world.operator, path, ask.clone()).await.problem(400, "invalid_request");
+    world.store.release(GATEWAY).await.unwrap();
+    world.post(&world.billing, path, ask.clone()).await.problem(403, "forbidden");
+    world.post(&world.operator, path, ask).await.ok(201);
+    let later = WallTime(this.start().0 + 60_000);
+    assert_eq!(Settled::default().round(&world.control, later).await.unwrap(), [before]);
+    let windows = world.get(&world.billing, "/v1/usage/windows").await.ok(200);
+    assert_eq!((&windows["items"][0]["state"], &windows["items"][0]["lost"]), (&json!("final"), &json!([GATEWAY])));
+    let told = world.get(&world.billing, &format!("/v1/usage/reconciliation?window={before}")).await.ok(200);
+    assert_eq!((told["verdict"].as_str(), told["lost"][0]["committed"].as_str()), (Some("differs"), Some("3")));
+    // It comes back after all.
+    flush(&world, before, 2, vec![counted(owner.account_id, 5)], Some(true)).await;
+    let told = world.get(&world.billing, &format!("/v1/usage/reconciliation?window={before}")).await.ok(200);
+    assert_eq!((told["verdict"].as_str(), told["ledger"].as_str()), (Some("exact"), Some("5")));
+}
+
+#[tokio::test]
 async fn an_adjustment_corrects_the_record_as_it_is_billed_and_nothing_that_was_counted() {
     let world = World::new();
     let owner = world.owner("one@example.com").await;

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::principal::{KeyId, SessionId};
+use crate::meter::record::Flush;
+use crate::principal::{ID_BYTES, KeyId, SessionId};
+use crate::store::Ledger;
 use crate::store::accounts::{AccountStore, Proof, StepUp};
 use crate::store::records::{Grant, GrantFor};
 
@@ -17,7 +19,8 @@ const ROUTES: &str = "
     GET /v1/sessions, DELETE /v1/sessions, POST /v1/keys/{id}/view, GET /v1/accounts/{id}/keys,
     POST /v1/accounts/{id}/keys/import, DELETE /v1/accounts/{id}/keys/{key_id}, POST /v1/keys/lookup, GET /v1/audit,
     GET /v1/audit/verify, GET /v1/store, GET /v1/store/backup, GET /v1/gateways, GET /v1/usage/records, GET /metrics/usage,
-    GET /v1/usage/windows, GET /v1/usage/changes, GET /v1/usage/reconciliation, POST /v1/usage/adjustments";
+    GET /v1/usage/windows, GET /v1/usage/changes, GET /v1/usage/reconciliation, POST /v1/usage/adjustments,
+    POST /v1/usage/abandonments";
 
 /// One operation of the document.
 struct Operation {
@@ -96,6 +99,10 @@ impl Scene {
         let made = world.post(&owner.token, &format!("{path}/members"), member).await.ok(201);
         let session = world.sign_in("three@example.com", PASSWORD).await.ok(201);
         let clusters = world.get(&owner.token, &format!("{path}/clusters")).await.ok(200);
+        // A gateway that has counted, and is gone.
+        let (incarnation, hour) = (Incarnation([0; ID_BYTES]), clock::wall().hour());
+        let flush = Flush { incarnation, hour, sequence: 1, lines: vec![], watermark: hour.start(), closing: None };
+        world.store.merge(flush).await.unwrap();
         Self {
             key: world.key(&owner).await,
             member: session["token"].as_str().unwrap().to_owned(),

@@ -54,6 +54,7 @@ macro_rules! contract_tests {
             merging_twice_late_or_out_of_order_changes_nothing,
             marks_and_closings_come_out_the_same_in_any_order,
             the_change_feed_tells_each_record_with_its_last_change,
+            a_gateway_is_given_up_once,
             lines_of_accounts_are_those_of_the_account_and_hour,
             an_adjustment_is_made_once_and_never_changed,
             totals_are_the_sum_of_the_lines,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ledger::{HOUR, counters, flush, line};
 use super::scene::{NOW, Scene};
 use crate::meter::record::{Closing, Counters, Operation};
-use crate::principal::{AccountId, AdjustmentId, ID_BYTES};
+use crate::principal::{AccountId, AdjustmentId, ID_BYTES, Incarnation};
 use crate::store::Store;
 use crate::store::accounts::{AccountError, Refusal};
 use crate::store::audit::Actor;
@@ -87,6 +87,14 @@ pub async fn the_change_feed_tells_each_record_with_its_last_change(store: AnySt
     store.merge(flush(2, HOUR, 1, lines(&[7], 2))).await.unwrap();
     let late = changes_after(&store, third[0].0).await;
     assert_eq!(late.iter().map(|(_, touched)| *touched).collect::<Vec<_>>(), [of(7, HOUR, Operation::Query)]);
+}
+
+pub async fn a_gateway_is_given_up_once(store: AnyStore) {
+    let incarnation = Incarnation([7; ID_BYTES]);
+    assert_eq!(store.abandoned().await.unwrap(), []);
+    let made = store.abandon(incarnation, "burnt".to_owned(), Actor::system(), NOW).await.unwrap();
+    let again = store.abandon(incarnation, "drowned".to_owned(), Actor::system(), WallTime(NOW.0 + 1)).await.unwrap();
+    assert_eq!((&again, store.abandoned().await.unwrap()), (&made, vec![made.clone()]));
 }
 
 pub async fn lines_of_accounts_are_those_of_the_account_and_hour(store: AnyStore) {

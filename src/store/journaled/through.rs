@@ -14,7 +14,7 @@ use crate::store::accounts::{Answer, NewUser};
 use crate::store::audit::Actor;
 use crate::store::intent::{Action, Submit};
 use crate::store::records::{PasswordHash, Sealed, SessionRecord, TokenHash, UserRecord};
-use crate::store::usage::{Adjustment, FinalWindow, HourMark, NewAdjustment, UsageChanges, UsageStore};
+use crate::store::usage::{Abandoned, Adjustment, FinalWindow, HourMark, NewAdjustment, UsageChanges, UsageStore};
 use crate::store::users::{Oneself, Reset, UserStore};
 use crate::store::{
     ClustersRead, FeedStore, Ledger, LedgerReader, Loaded, Push, Renew, Renewal, Store, StoreError, UsageTotal,
@@ -142,6 +142,20 @@ impl<S: Store + Submit + 'static> UsageStore for Journaled<S> {
 
     async fn adjust(&self, new: NewAdjustment, actor: Actor, now: WallTime) -> Answer<Adjustment> {
         self.change(Action::AdjustUsage(new), actor, now).await
+    }
+
+    async fn abandoned(&self) -> Result<Vec<Abandoned>, StoreError> {
+        self.store().abandoned().await
+    }
+
+    async fn abandon(
+        &self,
+        incarnation: Incarnation,
+        reason: String,
+        actor: Actor,
+        now: WallTime,
+    ) -> Answer<Abandoned> {
+        self.change(Action::AbandonGateway { incarnation, reason }, actor, now).await
     }
 }
 

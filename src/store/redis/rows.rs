@@ -10,12 +10,12 @@ use super::scripts;
 use crate::store::StoreError;
 use crate::store::rules::rows::{Rows, Span, Step};
 use crate::store::rules::tables::{
-    ACCOUNTS, ADJUSTMENTS, AUDIT, CLUSTERS, CLUSTERS_BY_ACCOUNT, DAILY_COUNTS, DELETED_KEYS, EXPIRIES, FINAL_WINDOWS,
-    INTENTS, KEYS, LIVE_KEYS, SESSIONS_BY_USER, USERS, USERS_BY_ACCOUNT,
+    ABANDONED, ACCOUNTS, ADJUSTMENTS, AUDIT, CLUSTERS, CLUSTERS_BY_ACCOUNT, DAILY_COUNTS, DELETED_KEYS, EXPIRIES,
+    FINAL_WINDOWS, INTENTS, KEYS, LIVE_KEYS, SESSIONS_BY_USER, USERS, USERS_BY_ACCOUNT,
 };
 
 /// Tables that are walked in the order of their keys. Of the others rows are only looked up, and walked in no order for a backup.
-pub const WALKED: [&str; 15] = [
+pub const WALKED: [&str; 16] = [
     ACCOUNTS.name,
     USERS.name,
     USERS_BY_ACCOUNT.name,
@@ -31,6 +31,7 @@ pub const WALKED: [&str; 15] = [
     AUDIT.name,
     FINAL_WINDOWS.name,
     ADJUSTMENTS.name,
+    ABANDONED.name,
 ];
 
 /// Rows in a page: few at first, since most walks are short.

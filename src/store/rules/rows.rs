@@ -8,7 +8,7 @@ use data_encoding::HEXLOWER;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::key::Digest;
-use crate::principal::{AccountId, ClusterId, JournalId, KeyId, SessionId, UserId};
+use crate::principal::{AccountId, ClusterId, Incarnation, JournalId, KeyId, SessionId, UserId};
 use crate::store::StoreError;
 use crate::store::records::TokenHash;
 
@@ -156,7 +156,7 @@ pub trait RowKey {
 macro_rules! byte_keys {
     ($($id:ty),+) => { $(impl RowKey for $id { fn row_key(&self) -> Vec<u8> { self.0.to_vec() } })+ };
 }
-byte_keys!(AccountId, UserId, KeyId, ClusterId, SessionId, JournalId, Digest, TokenHash);
+byte_keys!(AccountId, UserId, KeyId, ClusterId, SessionId, JournalId, Incarnation, Digest, TokenHash);
 
 impl RowKey for str {
     fn row_key(&self) -> Vec<u8> {

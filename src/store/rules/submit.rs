@@ -133,6 +133,9 @@ fn make(tx: &mut dyn Changes, intent: &Intent, rules: Rules) -> Answer<Outcome> 
             Outcome::Nothing(users::reset_root(tx, *account_id, reset, actor, now)?)
         }
         Action::AdjustUsage(new) => Outcome::Adjustment(usage::adjust(tx, new, actor, now)?),
+        Action::AbandonGateway { incarnation, reason } => {
+            Outcome::Abandoned(usage::abandon(tx, *incarnation, reason, actor, now)?)
+        }
     })
 }
 

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::rows::{Json, RowValue, Table};
 use crate::key::Digest;
 use crate::meter::record::Counters;
-use crate::principal::{AccountId, ClusterId, Epoch, ID_BYTES, JournalId, KeyId, SessionId, StoreId, UserId};
+use crate::principal::{
+    AccountId, ClusterId, Epoch, ID_BYTES, Incarnation, JournalId, KeyId, SessionId, StoreId, UserId,
+};
 use crate::store::LogEntry;
 use crate::store::audit::AuditEntry;
 use crate::store::intent::{AuditHead, Noted};
@@ -13,7 +15,7 @@ use crate::store::records::{
     AccountRecord, ClusterRecord, Grant, KeyRecord, Sealed, SessionRecord, TokenHash, UserRecord,
 };
 use crate::store::rotation::SecretsMark;
-use crate::store::usage::{Adjustment, FinalWindow, FlushMark};
+use crate::store::usage::{Abandoned, Adjustment, FinalWindow, FlushMark};
 
 /// Raised whenever a file of an older version cannot be read as it is.
 pub const SCHEMA_VERSION: u64 = 1;
@@ -111,6 +113,9 @@ pub const ADJUSTMENTS: Table<[u8], Adjustment> = Table::new("adjustments");
 /// Where an adjustment stands, by its idempotency key.
 pub const ADJUSTMENTS_BY_KEY: Table<str, Place> = Table::new("adjustments_by_key");
 
+/// Gateways whose usage nobody waits for.
+pub const ABANDONED: Table<Incarnation, Abandoned> = Table::new("abandoned");
+
 /// A place in the ledger, or the key of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place(pub Vec<u8>);
@@ -129,7 +134,7 @@ impl RowValue for Place {
 pub const SIGNED_IN: [&str; 3] = [SESSIONS.name, SESSIONS_BY_ID.name, SESSIONS_BY_USER.name];
 
 /// Every table by its name: all are made at set-up, so that a snapshot never misses one.
-pub const NAMES: [&str; 30] = [
+pub const NAMES: [&str; 31] = [
     "meta",
     ACCOUNTS.name,
     USERS.name,
@@ -160,6 +165,7 @@ pub const NAMES: [&str; 30] = [
     FINAL_WINDOWS.name,
     ADJUSTMENTS.name,
     ADJUSTMENTS_BY_KEY.name,
+    ABANDONED.name,
 ];
 
 macro_rules! json {
@@ -188,4 +194,5 @@ json!(
     FlushMark,
     FinalWindow,
     Adjustment,
+    Abandoned,
 );

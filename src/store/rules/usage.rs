@@ -7,16 +7,18 @@ use async_trait::async_trait;
 use super::ledger::{LINE, line_at};
 use super::rows::{Rows, Span};
 use super::tables::{
-    ACCOUNTS, ADJUSTMENTS, ADJUSTMENTS_BY_KEY, FINAL_WINDOWS, META_NUMBERS, Place, USAGE_CHANGE, USAGE_CHANGE_OF,
-    USAGE_CHANGES,
+    ABANDONED, ACCOUNTS, ADJUSTMENTS, ADJUSTMENTS_BY_KEY, FINAL_WINDOWS, META_NUMBERS, Place, USAGE_CHANGE,
+    USAGE_CHANGE_OF, USAGE_CHANGES,
 };
 use super::{Backend, Changes};
 use crate::meter::record::Operation;
-use crate::principal::{AccountId, ClusterId, ID_BYTES};
+use crate::principal::{AccountId, ClusterId, ID_BYTES, Incarnation};
 use crate::store::StoreError;
 use crate::store::accounts::{Answer, Refusal};
 use crate::store::audit::{Actor, AuditEvent};
-use crate::store::usage::{Adjustment, FinalWindow, NewAdjustment, RecordKey, Touched, UsageChanges, UsageStore};
+use crate::store::usage::{
+    Abandoned, Adjustment, FinalWindow, NewAdjustment, RecordKey, Touched, UsageChanges, UsageStore,
+};
 use crate::time::{Hour, WallTime};
 
 #[async_trait]
@@ -35,6 +37,20 @@ impl<S: Backend> UsageStore for S {
 
     async fn adjust(&self, new: NewAdjustment, actor: Actor, now: WallTime) -> Answer<Adjustment> {
         self.write(move |tx| adjust(tx, &new, &actor, now)).await
+    }
+
+    async fn abandoned(&self) -> Result<Vec<Abandoned>, StoreError> {
+        self.read_long(|rows| ABANDONED.list(rows, Span::all(), usize::MAX)).await
+    }
+
+    async fn abandon(
+        &self,
+        incarnation: Incarnation,
+        reason: String,
+        actor: Actor,
+        now: WallTime,
+    ) -> Answer<Abandoned> {
+        self.write(move |tx| abandon(tx, incarnation, &reason, &actor, now)).await
     }
 }
 
@@ -71,6 +87,30 @@ pub fn adjust(tx: &mut dyn Changes, new: &NewAdjustment, actor: &Actor, now: Wal
         detail: Some(format!("{} {:+} in {}: {}", new.field, new.delta, new.record.hour, new.reason)),
     })?;
     Ok(adjustment)
+}
+
+pub fn abandon(
+    tx: &mut dyn Changes,
+    incarnation: Incarnation,
+    reason: &str,
+    actor: &Actor,
+    now: WallTime,
+) -> Answer<Abandoned> {
+    if let Some(before) = ABANDONED.get(tx, &incarnation)? {
+        return Ok(before);
+    }
+    let (reason, actor) = (reason.to_owned(), actor.clone());
+    tx.audit(AuditEvent {
+        at: now,
+        actor: actor.clone(),
+        action: "usage.abandon".to_owned(),
+        subject: incarnation.to_string(),
+        account_id: None,
+        detail: Some(reason.clone()),
+    })?;
+    let abandoned = Abandoned { incarnation, reason, actor, at: now };
+    tx.put(&ABANDONED, &incarnation, &abandoned)?;
+    Ok(abandoned)
 }
 
 /// Rows whose keys begin with an hour.
