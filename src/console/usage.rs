@@ -13,9 +13,6 @@ pub struct Record {
     pub hour: i64,
     #[serde(default)]
     pub account_id: String,
-    /// Whether the bill of its hour is closed.
-    #[serde(default, rename = "final")]
-    pub is_final: bool,
     pub cluster_id: String,
     pub operation: String,
     #[serde(default)]
@@ -160,7 +157,7 @@ pub fn hour_of(at: &str) -> Option<i64> {
     Some(at.as_second().div_euclid(3600))
 }
 
-fn hour<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+pub fn hour<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
     let text = String::deserialize(from)?;
     hour_of(&text).ok_or_else(|| serde::de::Error::custom("not an instant"))
 }

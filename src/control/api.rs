@@ -35,6 +35,7 @@ pub fn routes() -> Api {
         sight::happening_routes,
         sight::usage_routes,
         sight::billing_routes,
+        sight::correction_routes,
     ];
     groups.into_iter().fold(Api::default(), |api, add| add(api))
 }

@@ -274,6 +274,8 @@ texts! {
     window_open: "open", "进行中";
     window_draining: "draining", "收集中";
     window_final: "final", "已定稿";
+    waits_for: "waits for {0}", "等待 {0}";
+    lost_usage_of: "without {0}, which was given up", "不含已放弃的 {0}";
     gateways_text: "Who serves calls, and whether each has learnt of every change.", "正在服务的网关，以及是否已获知全部变更。";
     no_gateways: "No gateway is registered.", "没有已注册的网关。";
     all_current: "Revocation is healthy: every gateway has a good lease and every change.", "吊销机制正常：所有网关租约有效且已获知全部变更。";

@@ -128,11 +128,6 @@ pub(super) fn usage_routes(api: Api) -> Api {
 pub(super) fn billing_routes(api: Api) -> Api {
     let instant = json!({"type": "string", "format": "date-time"});
     let number = json!({"type": "integer", "minimum": 0});
-    let adjustment = json!({
-        "account_id": "acc_aaaaaaaaaaaaaaaa", "cluster_id": "clu_aaaaaaaaaaaaaaaa", "operation": "query",
-        "window_start": "2026-03-20T09:00:00Z", "field": "read_units", "delta": 100, "reason": "taken from the log of the service",
-        "idempotency_key": "late-2026-03-20-1",
-    });
     api.with(
         Route::new(
             Method::GET,
@@ -173,7 +168,16 @@ pub(super) fn billing_routes(api: Api) -> Api {
         .query("window", "Any instant within the hour; by default the last one that is over.", &instant)
         .answers::<reconciliation::Reconciliation>(200, "The comparison."),
     )
-    .with(
+}
+
+/// What an operator says beside what was counted.
+pub(super) fn correction_routes(api: Api) -> Api {
+    let adjustment = json!({
+        "account_id": "acc_aaaaaaaaaaaaaaaa", "cluster_id": "clu_aaaaaaaaaaaaaaaa", "operation": "query",
+        "window_start": "2026-03-20T09:00:00Z", "field": "read_units", "delta": 100, "reason": "taken from the log of the service",
+        "idempotency_key": "late-2026-03-20-1",
+    });
+    api.with(
         Route::new(
             Method::POST,
             "/v1/usage/adjustments",
