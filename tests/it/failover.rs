@@ -196,3 +196,36 @@ fn in_a_cluster_the_store_is_found_wherever_its_slot_is_and_a_delete_outlives_it
     assert_eq!(status, 200, "{receipt}");
     assert_eq!((scene.statuses(&key), scene.statuses(&gone)), (vec![401; GATEWAYS], vec![401; GATEWAYS]));
 }
+
+/// The sentinels have made another server the primary, and the old one has not heard of it. The connection over which the control
+/// plane looks for another server is made anew; all others lead to the old one.
+#[test]
+fn what_was_made_is_made_again_on_the_new_primary_also_while_connections_lead_to_the_old_one() {
+    let group = Group::start();
+    let store = group.config();
+    let scene = Scene::on(group, &store, 0);
+    let (kept, _) = scene.create();
+    std::thread::sleep(Duration::from_millis(200));
+    scene.group.cut_replication();
+    // Of these no replica hears.
+    let (made, _) = scene.create();
+    assert_eq!(scene.office.delete(&kept, "10s").0, 200);
+    let old = scene.group.fail_over();
+    scene.group.end_oldest_client(old);
+    std::thread::sleep(Duration::from_secs(1));
+    scene.group.end_clients(old);
+    scene.group.follow(old);
+    for id in [made, kept] {
+        let deadline = Instant::now() + FAILOVER;
+        loop {
+            let (status, answer) = scene.office.delete(&id, "10s");
+            if status == 200 {
+                break;
+            }
+            assert!([202, 503].contains(&status) && Instant::now() < deadline, "{status} {answer}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let log = scene.processes[0].1.log();
+    assert!(log.contains("another epoch was opened"), "{log}");
+}

@@ -172,3 +172,28 @@ fn a_lost_control_plane_is_waited_for_until_the_operator_goes_on_without_it() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn a_fresh_control_plane_beside_a_flushed_redis_waits_for_its_peer_and_the_peer_freezes_the_store() {
+    let mut fleet = Fleet::start(&Setting { controls: 2, ..Setting::default() });
+    let (_, live) = fleet.office.create();
+    fleet.await_everywhere(&live, 200, 200, PATIENCE);
+    (0..2).for_each(|number| fleet.kill_control(number));
+    redis::cmd("FLUSHALL").exec(&mut fleet.redis.client()).unwrap();
+    let _lost = fleet.lose_folder_of_control(0);
+    fleet.start_control_alone(0, &[]);
+    fleet.control_process(0).log_line("the control plane control-2 has not come yet");
+    let is_set_up = |fleet: &Fleet| -> bool {
+        redis::cmd("HEXISTS").arg("{tg}:head").arg("store_id").query(&mut fleet.redis.client()).unwrap()
+    };
+    fleet.await_everywhere(&live, 503, 200, Duration::from_secs(5));
+    assert!(!is_set_up(&fleet), "by itself it sets nothing up");
+    fleet.start_control_alone(1, &[]);
+    let deadline = Instant::now() + PATIENCE;
+    while !redis::cmd("EXISTS").arg("{tg}:frozen").query::<bool>(&mut fleet.redis.client()).unwrap() {
+        assert!(Instant::now() < deadline, "the one that knows of a store says so");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    fleet.await_everywhere(&live, 503, 503, PATIENCE);
+    assert!(!is_set_up(&fleet));
+}

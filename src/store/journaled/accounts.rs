@@ -28,11 +28,11 @@ impl<S: Submit + 'static> AccountStore for Journaled<S> {
     }
 
     async fn account(&self, account_id: AccountId) -> Result<Option<AccountRecord>, StoreError> {
-        self.store().account(account_id).await
+        self.open()?.account(account_id).await
     }
 
     async fn list_accounts(&self, page: Page<AccountId>) -> Result<Vec<AccountRecord>, StoreError> {
-        self.store().list_accounts(page).await
+        self.open()?.list_accounts(page).await
     }
 
     async fn patch_account(
@@ -46,15 +46,15 @@ impl<S: Submit + 'static> AccountStore for Journaled<S> {
     }
 
     async fn user(&self, user_id: UserId) -> Result<Option<UserRecord>, StoreError> {
-        self.store().user(user_id).await
+        self.open()?.user(user_id).await
     }
 
     async fn user_by_email(&self, email: &str) -> Result<Option<UserRecord>, StoreError> {
-        self.store().user_by_email(email).await
+        self.open()?.user_by_email(email).await
     }
 
     async fn list_users(&self, account_id: AccountId) -> Result<Vec<UserRecord>, StoreError> {
-        self.store().list_users(account_id).await
+        self.open()?.list_users(account_id).await
     }
 
     async fn create_cluster(&self, new: NewCluster, actor: Actor, now: WallTime) -> Answer<Changed<ClusterRecord>> {
@@ -62,11 +62,11 @@ impl<S: Submit + 'static> AccountStore for Journaled<S> {
     }
 
     async fn cluster(&self, cluster_id: ClusterId) -> Result<Option<ClusterRecord>, StoreError> {
-        self.store().cluster(cluster_id).await
+        self.open()?.cluster(cluster_id).await
     }
 
     async fn list_clusters(&self, account_id: Option<AccountId>) -> Result<Vec<ClusterRecord>, StoreError> {
-        self.store().list_clusters(account_id).await
+        self.open()?.list_clusters(account_id).await
     }
 
     async fn patch_cluster(
@@ -128,9 +128,12 @@ impl<S: Submit + 'static> AccountStore for Journaled<S> {
         actor: Actor,
         now: WallTime,
     ) -> Answer<Changed<KeyRecord>> {
-        let known = self.store().key(key_id).await?.filter(|key| key.credential.account_id == account_id);
+        let known = self.open()?.key(key_id).await?.filter(|key| key.credential.account_id == account_id);
         if known.is_none_or(|key| key.deleted.is_some()) || matches!(by, DeleteBy::Nothing) {
-            return self.store().delete_key(account_id, key_id, DeleteBy::Nothing, actor, now).await;
+            let answer = self.open()?.delete_key(account_id, key_id, DeleteBy::Nothing, actor, now).await;
+            // It may have been looked for where changes had still to be made again.
+            self.open()?;
+            return answer;
         }
         self.change(Action::DeleteKey { account_id, key_id, by }, actor, now).await
     }
@@ -144,15 +147,15 @@ impl<S: Submit + 'static> AccountStore for Journaled<S> {
         actor: Actor,
         now: WallTime,
     ) -> Answer<Sealed> {
-        self.store().view_key(account_id, key_id, grant, session_id, actor, now).await
+        self.open()?.view_key(account_id, key_id, grant, session_id, actor, now).await
     }
 
     async fn key(&self, key_id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
-        self.store().key(key_id).await
+        self.open()?.key(key_id).await
     }
 
     async fn key_by_digest(&self, digest: Digest) -> Result<Option<KeyRecord>, StoreError> {
-        self.store().key_by_digest(digest).await
+        self.open()?.key_by_digest(digest).await
     }
 
     async fn list_keys(
@@ -161,36 +164,36 @@ impl<S: Submit + 'static> AccountStore for Journaled<S> {
         which: Keys,
         page: Page<KeyId>,
     ) -> Result<Vec<KeyRecord>, StoreError> {
-        self.store().list_keys(account_id, which, page).await
+        self.open()?.list_keys(account_id, which, page).await
     }
 
     async fn expire_keys(&self, most: usize, now: WallTime) -> Result<Vec<KeyId>, StoreError> {
         // It follows from the expiry that was set, and happens again after a restore.
-        self.store().expire_keys(most, now).await
+        self.open()?.expire_keys(most, now).await
     }
 
     async fn key_slots(&self, account_id: AccountId, limits: KeyLimits, now: WallTime) -> Answer<KeySlots> {
-        self.store().key_slots(account_id, limits, now).await
+        self.open()?.key_slots(account_id, limits, now).await
     }
 
     async fn open_session(&self, session: SessionRecord, actor: Actor, now: WallTime) -> Answer<()> {
-        self.store().open_session(session, actor, now).await
+        self.open()?.open_session(session, actor, now).await
     }
 
     async fn session(&self, token: TokenHash, now: WallTime) -> Result<Option<SessionRecord>, StoreError> {
-        self.store().session(token, now).await
+        self.open()?.session(token, now).await
     }
 
     async fn touch_session(&self, token: TokenHash, now: WallTime, expires_at: WallTime) -> Result<(), StoreError> {
-        self.store().touch_session(token, now, expires_at).await
+        self.open()?.touch_session(token, now, expires_at).await
     }
 
     async fn close_session(&self, token: TokenHash, actor: Actor, now: WallTime) -> Answer<()> {
-        self.store().close_session(token, actor, now).await
+        self.open()?.close_session(token, actor, now).await
     }
 
     async fn step_up(&self, step_up: StepUp, actor: Actor, now: WallTime) -> Answer<()> {
-        self.store().step_up(step_up, actor, now).await
+        self.open()?.step_up(step_up, actor, now).await
     }
 
     async fn use_grant(
@@ -202,15 +205,15 @@ impl<S: Submit + 'static> AccountStore for Journaled<S> {
         actor: Actor,
         now: WallTime,
     ) -> Answer<()> {
-        self.store().use_grant(account_id, action, grant, session_id, actor, now).await
+        self.open()?.use_grant(account_id, action, grant, session_id, actor, now).await
     }
 
     async fn audit(&self, query: AuditQuery) -> Result<Vec<AuditEntry>, StoreError> {
-        self.store().audit(query).await
+        self.open()?.audit(query).await
     }
 
     async fn verify_audit(&self) -> Result<AuditVerdict, StoreError> {
-        self.store().verify_audit_from(self.shared.journal.audit_head()).await
+        self.open()?.verify_audit_from(self.shared.journal.audit_head()).await
     }
 
     async fn confirm(&self, revision: Revision, wait: Duration) -> Result<Confirmation, StoreError> {

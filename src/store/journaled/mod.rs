@@ -61,6 +61,12 @@ impl<S: Submit + 'static> Journaled<S> {
         &self.shared.store
     }
 
+    /// The store, unless changes of before have still to be made again in it: what is not there yet is not unknown.
+    fn open(&self) -> Result<&S, StoreError> {
+        self.shared.store.check_open()?;
+        Ok(&self.shared.store)
+    }
+
     pub fn store_arc(&self) -> Arc<S> {
         Arc::clone(&self.shared.store)
     }

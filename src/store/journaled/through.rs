@@ -49,7 +49,7 @@ impl<S: Submit + 'static> UserStore for Journaled<S> {
         actor: Actor,
         now: WallTime,
     ) -> Answer<()> {
-        self.store().begin_totp(by, secret, expires_at, actor, now).await
+        self.open()?.begin_totp(by, secret, expires_at, actor, now).await
     }
 
     async fn confirm_totp(&self, by: Oneself, secret: Sealed, step: u64, actor: Actor, now: WallTime) -> Answer<()> {
@@ -65,11 +65,11 @@ impl<S: Submit + 'static> UserStore for Journaled<S> {
     }
 
     async fn sessions_of(&self, user_id: UserId, now: WallTime) -> Result<Vec<SessionRecord>, StoreError> {
-        self.store().sessions_of(user_id, now).await
+        self.open()?.sessions_of(user_id, now).await
     }
 
     async fn close_other_sessions(&self, by: Oneself, actor: Actor, now: WallTime) -> Answer<()> {
-        self.store().close_other_sessions(by, actor, now).await
+        self.open()?.close_other_sessions(by, actor, now).await
     }
 }
 

@@ -1,5 +1,5 @@
 -- Whether a change could be made now, and at which commit.
--- store_id, opening
+-- store_id, server
 -- OK commit
 beat()
 local epoch, no = guard(ARGV[1], ARGV[2])

@@ -1,5 +1,5 @@
 -- Makes changes that were worked out from the rows as they are at one commit, if no other commit came between.
--- store_id, opening, writer, number of this commit among the writer's, the commit it was worked out from, channel, how many
+-- store_id, server, writer, number of this commit among the writer's, the commit it was worked out from, channel, how many
 -- messages, the messages, then for each row: what to do, table, key, value
 --   p put, o put into a table that is walked, r remove, w remove from one that is walked, l put a way from a digest,
 --   t number a change of usage

@@ -1,8 +1,8 @@
 -- Who is registered, and what each has applied.
--- store_id
+-- store_id, server
 -- OK, then standing()
 beat()
-local epoch, no = guard(ARGV[1], '')
+local epoch, no = guard(ARGV[1], ARGV[2])
 if no then
   return no
 end

@@ -14,13 +14,19 @@ local function beat()
   redis.call('INCR', key('beat'))
 end
 
+-- One that follows another server has the same replid, and is behind. The error has a connection to it given up.
 local function replid_now()
-  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+  local told = redis.call('INFO', 'replication')
+  if string.find(told, 'role:slave', 1, true) then
+    error({ err = 'READONLY this server follows another one' })
+  end
+  return string.match(told, 'master_replid:(%x+)')
 end
 
--- The epoch, if this is still the store `store_id` and the server the one on which the epoch was opened; else nil and the answer
--- to give. `opening` is the replid of a server on which the caller is about to open another epoch, or empty.
-local function guard(store_id, opening)
+-- The epoch, if this is still the store `store_id` and the server the one that is meant; else nil and the answer to give. A control
+-- plane names the replid of the server on which it has last made its changes again, also while it is about to open another epoch
+-- there: its connections may lead to different servers for a while. For whoever names none it is the server on which the epoch was opened.
+local function guard(store_id, server)
   local known = redis.call('HMGET', head, 'store_id', 'replid', 'epoch')
   local frozen = redis.call('GET', key('frozen'))
   if frozen then
@@ -33,7 +39,7 @@ local function guard(store_id, opening)
     return nil, { 'OTHER', known[1] }
   end
   local replid = replid_now()
-  if replid ~= known[2] and replid ~= opening then
+  if replid ~= (server ~= '' and server or known[2]) then
     return nil, { 'CLOSED', replid }
   end
   return known[3]

@@ -106,7 +106,7 @@ impl RedisStore {
 
     /// True while this server is not the one on which the epoch was opened, and it is answered only to make changes again.
     pub fn is_closed(&self) -> bool {
-        !self.place.opening().is_empty()
+        !self.place.is_open()
     }
 
     /// Looks whether the server is another one than before, and names it; then changes of this control plane's journal are to be
@@ -123,8 +123,12 @@ impl RedisStore {
             return Err(StoreError::Frozen(format!("redis is another store now: {}", found.identity.store_id)));
         }
         self.watch.goes_on_without(found.dropped);
-        self.place.open_on(if found.is_closed { &found.replid } else { "" });
-        Ok(found.is_closed.then_some(found.replid))
+        // One that others have opened, or that was left for another one meanwhile, may lack changes too.
+        if !found.is_closed && self.place.is_open_on(&found.replid) {
+            return Ok(None);
+        }
+        self.place.mean(&found.replid, false);
+        Ok(Some(found.replid))
     }
 
     /// This control plane has made its changes again on the server it found. Once all have, another epoch begins.
@@ -132,14 +136,14 @@ impl RedisStore {
         let Role::Control { id, peers, .. } = &self.settings.role else {
             return Err(StoreError::Frozen("a gateway opens no epoch".to_owned()));
         };
-        let opening = self.place.opening();
-        if opening.is_empty() {
+        if self.place.is_open() {
             return Ok(Opened::Open);
         }
+        let server = self.place.server();
         let epoch = Epoch::random().map_err(no_ids)?;
         let identity = identity_row(self.place.store_id, epoch, self.watch.lease())?;
         let (epoch, leap) = (epoch.to_string(), leap()?.to_string());
-        let mut arguments: Vec<&[u8]> = vec![self.place.name(), &opening, epoch.as_bytes(), &identity, id.as_bytes()];
+        let mut arguments: Vec<&[u8]> = vec![self.place.name(), &server, epoch.as_bytes(), &identity, id.as_bytes()];
         arguments.push(leap.as_bytes());
         arguments.extend(peers.iter().map(String::as_bytes));
         let mut answer = self.place.judged(self.calls.call(&scripts::OPEN_EPOCH, &arguments).await?)?;
@@ -148,7 +152,7 @@ impl RedisStore {
             return Ok(Opened::Waiting);
         }
         tracing::warn!(epoch = answer.text()?, "another epoch was opened");
-        self.place.open_on("");
+        self.place.opened(&server);
         Ok(Opened::Open)
     }
 }
@@ -181,8 +185,8 @@ fn open(settings: Settings) -> Result<RedisStore, StoreError> {
     let found = engine.handle.block_on(find(&calls, &settings))?;
     engine.handle.block_on(say_what_is_weak(&calls, settings.replicas));
     let place = Arc::new(Place::new(found.identity.store_id));
-    if found.is_closed && settings.role.is_control() {
-        place.open_on(&found.replid);
+    if settings.role.is_control() {
+        place.mean(&found.replid, !found.is_closed);
     }
     let gateways = Gateways::new(found.identity.epoch, found.most, Revision(0), clock::boot());
     let lease = Duration::from_millis(found.identity.lease_ms);

@@ -1,5 +1,5 @@
 -- Rows, all as they are at one commit.
--- store_id, opening, the commit at which the caller began to read or empty, table, keys
+-- store_id, server, the commit at which the caller began to read or empty, table, keys
 -- OK commit values | MOVED
 local epoch, no = guard(ARGV[1], ARGV[2])
 if no then

@@ -66,8 +66,8 @@ impl<'a> View<'a> {
     }
 
     fn ask(&self, script: &redis::Script, arguments: &[&[u8]]) -> Result<super::answer::Answer, StoreError> {
-        let (opening, at) = (self.place.opening(), self.at.get().map(|at| at.to_string()).unwrap_or_default());
-        let mut all: Vec<&[u8]> = vec![self.place.name(), &opening, at.as_bytes()];
+        let (server, at) = (self.place.server(), self.at.get().map(|at| at.to_string()).unwrap_or_default());
+        let mut all: Vec<&[u8]> = vec![self.place.name(), &server, at.as_bytes()];
         all.extend_from_slice(arguments);
         let mut answer = self.place.judged(self.lane.call_and_block(script, &all)?)?;
         if answer.said == "MOVED" {

@@ -1,5 +1,5 @@
 -- A page of the rows of a table in the order of their keys, at one commit.
--- store_id, opening, commit or empty, table, from, to (as ZRANGEBYLEX has them), up or down, most
+-- store_id, server, commit or empty, table, from, to (as ZRANGEBYLEX has them), up or down, most
 -- OK commit, then keys and values | MOVED
 local epoch, no = guard(ARGV[1], ARGV[2])
 if no then

@@ -1,5 +1,5 @@
 -- A page of the rows of a table in no order; a row may come twice.
--- store_id, opening, commit or empty, table, cursor, about how many
+-- store_id, server, commit or empty, table, cursor, about how many
 -- OK commit cursor, then keys and values | MOVED
 local epoch, no = guard(ARGV[1], ARGV[2])
 if no then

@@ -130,13 +130,16 @@ impl Watch {
         }
         self.heard.lock().clear();
         let began = clock::boot();
-        let mut answer = self.place.good(self.lane.call(&scripts::GATEWAYS, &[self.place.name()]).await?)?;
+        let mut answer =
+            self.place.good(self.lane.call(&scripts::GATEWAYS, &[self.place.name(), &self.place.server()]).await?)?;
         let (told, now) = (self.told(&mut answer)?, clock::boot());
         self.gateways.told(&told, now);
         *looked = began;
         if told.unquiet.is_some() && self.gateways.became_quiet(now) {
             let epoch = told.epoch.to_string();
-            self.place.good(self.lane.call(&scripts::QUIET, &[self.place.name(), epoch.as_bytes()]).await?)?;
+            self.place.good(
+                self.lane.call(&scripts::QUIET, &[self.place.name(), &self.place.server(), epoch.as_bytes()]).await?,
+            )?;
         }
         Ok(())
     }

@@ -41,8 +41,8 @@ pub struct Writer {
     /// By which its commits are known again when an answer was lost.
     name: String,
     sequence: u64,
-    /// The server that rows are kept from, where it is one that may have lost something.
-    opening: Vec<u8>,
+    /// The server that rows are kept from.
+    server: Vec<u8>,
     kept: RefCell<Kept>,
 }
 
@@ -76,7 +76,7 @@ impl Writer {
         let mut name = [0; 16];
         getrandom::fill(&mut name).map_err(|error| StoreError::Away(format!("no random numbers: {error}")))?;
         let name = data_encoding::HEXLOWER.encode(&name);
-        Ok(Self { lane, place, watch, options, name, sequence: 0, opening: Vec::new(), kept: RefCell::default() })
+        Ok(Self { lane, place, watch, options, name, sequence: 0, server: Vec::new(), kept: RefCell::default() })
     }
 
     /// Answers every job. The last one may come to nothing where other control planes are always quicker.
@@ -112,10 +112,10 @@ impl Writer {
     }
 
     fn round(&mut self, batch: &mut [Box<dyn Job>]) -> Result<Round, StoreError> {
-        let opening = self.place.opening();
-        if opening != self.opening {
+        let server = self.place.server();
+        if server != self.server {
             self.forget();
-            self.opening = opening;
+            self.server = server;
         }
         let at = self.kept.borrow().at;
         let view = View::new(&self.lane, &self.place, at);
@@ -143,8 +143,7 @@ impl Writer {
 
     /// Nothing is to be changed. But what was answered has to be true now, not only by what is remembered.
     fn verify(&self, at: Option<u64>) -> Result<Round, StoreError> {
-        let opening = self.place.opening();
-        let answer = self.lane.call_and_block(&scripts::CHECK, &[self.place.name(), &opening])?;
+        let answer = self.lane.call_and_block(&scripts::CHECK, &[self.place.name(), &self.server])?;
         let found: u64 = self.place.good(answer)?.parsed()?;
         if at.is_some_and(|at| at != found) {
             return Ok(Round::Overtaken);
@@ -198,7 +197,7 @@ impl Writer {
         let messages: Vec<_> = effects.changes.iter().map(|change| message(epoch, change)).collect();
         let mut arguments = vec![
             self.place.name().to_vec(),
-            self.place.opening(),
+            self.server.clone(),
             self.name.clone().into_bytes(),
             self.sequence.to_string().into_bytes(),
             at.to_string().into_bytes(),

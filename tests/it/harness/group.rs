@@ -61,12 +61,15 @@ impl Group {
         )
     }
 
-    /// What the primary gets no replica gets any longer.
+    /// What the primary gets no replica gets any longer. One that is refused PSYNC asks for SYNC.
     pub fn cut_replication(&self) {
-        let primary = self.present();
-        assert_eq!(self.says(primary, &["ACL", "SETUSER", "default", "-psync", "-replconf"]), "OK");
-        self.says(primary, &["CLIENT", "KILL", "TYPE", "replica"]);
-        self.until("no replica is there", |group| group.says(primary, &["WAIT", "1", "20"]) == "0");
+        // On a busy machine sentinels may find that a primary is gone which is not, and make another one.
+        self.until("no replica is there", |group| {
+            let primary = group.present();
+            group.says(primary, &["ACL", "SETUSER", "default", "-sync", "-psync", "-replconf"]);
+            group.says(primary, &["CLIENT", "KILL", "TYPE", "replica"]);
+            group.says(primary, &["WAIT", "1", "20"]) == "0"
+        });
     }
 
     /// SIGKILL; which server it was.
@@ -109,6 +112,29 @@ impl Group {
             let primary = group.present();
             primary != than && group.says(primary, &["ROLE"]).starts_with("master")
         });
+    }
+
+    /// The sentinels make another server the primary, and the old one goes on for some seconds; which server that was.
+    pub fn fail_over(&self) -> usize {
+        let old = self.present();
+        assert_eq!(ask(self.sentinels[0].port, &["SENTINEL", "FAILOVER", MASTER]), "OK");
+        self.await_another_primary(old);
+        old
+    }
+
+    /// Ends the oldest connection of a process of the fleet to a server.
+    pub fn end_oldest_client(&self, server: usize) {
+        let clients = self.says(server, &["CLIENT", "LIST", "TYPE", "NORMAL"]);
+        let oldest = clients.lines().find(|client| client.contains("cmd=evalsha"));
+        let id =
+            oldest.and_then(|client| client.split_whitespace().next()?.strip_prefix("id=")).expect("it has clients");
+        assert_eq!(self.says(server, &["CLIENT", "KILL", "ID", id]), "1");
+    }
+
+    /// Ends all connections to a server, as sentinels do with one that is to follow another.
+    pub fn end_clients(&self, server: usize) {
+        self.says(server, &["CLIENT", "KILL", "TYPE", "normal"]);
+        self.says(server, &["CLIENT", "KILL", "TYPE", "pubsub"]);
     }
 
     /// Tells a server to follow the present primary, as the sentinels do after a while, and waits until all do.
