@@ -16,7 +16,7 @@ REQUIREMENTS := $(wildcard tests/*/requirements.txt)
 help:
 	@echo "make run    the demo: gateway on $(GATEWAY), console on $(CONTROL) (GATEWAY=, CONTROL=, DATA= change it)"
 	@echo "make test   all tests"
-	@echo "make soak   the models of revocation with larger bounds, and the oracle until 10 million calls are seen; about an hour and a half"
+	@echo "make soak   the models of revocation with larger bounds, the oracle until 10 million calls are seen, 2000 kills under load; two hours"
 	@echo "make lint   formatting, clippy, licences and bans"
 	@echo "make fmt    format the sources"
 	@echo "make bench  benchmarks, built for release"
@@ -31,7 +31,7 @@ test: setup
 # The searches use all cores; the oracle's tests are many processes each.
 soak: setup
 	TOLLGATE_SOAK=1 $(CARGO) test --locked --profile $(PROFILE) --test model -- --nocapture --test-threads 1
-	TOLLGATE_SOAK=1 $(CARGO) test --locked --profile $(PROFILE) --test it -- oracle::soak many:: --nocapture --test-threads 1
+	TOLLGATE_SOAK=1 $(CARGO) test --locked --profile $(PROFILE) --test it -- oracle::soak many:: kill:: --nocapture --test-threads 1
 
 bench: native
 	$(CARGO) bench --locked

@@ -95,7 +95,9 @@ impl Exchange {
         let (head, body) = answer.into_parts();
         let ended = body.is_end_stream();
         let status = match self.dialect {
-            Dialect::Http if head.status.is_success() => Status::Success,
+            // Also where a proxy answers in place of a gRPC service: it said no, and broke nothing.
+            _ if !head.status.is_success() => Status::Refused,
+            Dialect::Http => Status::Success,
             Dialect::Grpc if !ended && !head.headers.contains_key(GRPC_STATUS) => Status::InTrailers,
             Dialect::Grpc if grpc_status_is_ok(&head.headers) => Status::Success,
             _ => Status::Refused,

@@ -1,160 +1,191 @@
-//! A gateway that is killed under load, again and again: what clients saw completed is in the ledger, nothing is there twice.
+//! Gateways that are killed under load, again and again, on the embedded store and on Redis: what clients saw completed is in the
+//! ledger, nothing is there twice. With `TOLLGATE_SOAK` a thousand times.
+
+mod callers;
+mod storm;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tollgate::demo::SampleService;
 
-use crate::harness::h1::H1;
-use crate::harness::h2::{H2, frame};
-use crate::harness::stage::{FETCH, FETCH_UNITS, GRPC_FETCH, Stage, Usage, fetch_message, metadata};
+use crate::harness::books::{Usage, reconciled};
+use crate::harness::fleet::{Fleet, GATEWAYS, Setting};
+use crate::harness::stage::Stage;
+use storm::{Force, House, Storm, raise, settled, until};
 
-const KILLS: u64 = 20;
-const HTTP: usize = 8;
-const CONNECTIONS: usize = 2;
-const STREAMS: usize = 8;
-const ROUND: Duration = Duration::from_millis(250);
+const KEYS: usize = 3;
+const SEED: u64 = 20_261_123;
 
-/// What the clients know.
-#[derive(Default)]
-struct Seen {
-    /// Begun, whatever became of them.
-    begun: AtomicU64,
-    /// Answered to the last byte.
-    completed: AtomicU64,
-    stop: AtomicBool,
+/// One gateway with the embedded store: each kill takes store and control plane with it.
+struct Embedded {
+    stage: Stage,
+    keys: Vec<String>,
 }
 
-impl Seen {
-    fn goes_on(&self) -> bool {
-        !self.stop.load(Ordering::Relaxed)
-    }
-
-    fn begin(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn complete(&self) {
-        self.completed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Begun and completed so far.
-    fn so_far(&self) -> (u64, u64) {
-        (self.begun.load(Ordering::SeqCst), self.completed.load(Ordering::SeqCst))
+impl Embedded {
+    fn new() -> Self {
+        let stage = Stage::start();
+        let keys: Vec<String> = (0..KEYS).map(|number| format!("a-key-of-the-storm-{number}")).collect();
+        stage.import(&keys);
+        Self { stage, keys }
     }
 }
 
-async fn over_http(at: SocketAddr, key: String, seen: Arc<Seen>) {
-    let mut client = H1::connect(at).await;
-    while seen.goes_on() {
-        seen.begin();
-        let Ok(answer) = client.call("GET", FETCH, &[("dashvector-auth-token", &key)], "").await else {
-            return;
-        };
-        assert_eq!(answer.status, 200);
-        seen.complete();
+impl House for Embedded {
+    fn doors(&self) -> Vec<SocketAddr> {
+        vec![self.stage.gateway]
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.keys.clone()
+    }
+
+    fn control(&self) -> SocketAddr {
+        self.stage.control
+    }
+
+    fn sample(&self) -> &SampleService {
+        &self.stage.sample
+    }
+
+    fn kill(&mut self, _: usize) {
+        self.stage.process.take().unwrap().kill();
+    }
+
+    fn start_again(&mut self, _: usize) -> SocketAddr {
+        self.stage.restart();
+        self.stage.gateway
     }
 }
 
-async fn over_grpc(mut client: H2, key: String, seen: Arc<Seen>) {
-    let message = frame(&fetch_message());
-    while seen.goes_on() {
-        let mut request = http::Request::post(format!("http://stage.test{GRPC_FETCH}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        for (name, value) in metadata(&key) {
-            request = request.header(name, value);
-        }
-        seen.begin();
-        let Ok(answer) = client.try_call(request.body(message.clone()).unwrap()).await else {
-            return;
-        };
-        assert_eq!(answer.trailers.expect("an answer without status")["grpc-status"], "0");
-        seen.complete();
+/// Three gateways on Redis: the control plane and the others go on.
+struct Redis {
+    fleet: Fleet,
+    keys: Vec<String>,
+}
+
+impl Redis {
+    fn new() -> Self {
+        let fleet = Fleet::start(&Setting { clocks: true, ..Setting::default() });
+        let keys: Vec<String> = (0..KEYS).map(|_| fleet.office.create().1).collect();
+        Self { fleet, keys }
+    }
+
+    /// All hours that calls were in are over for everybody, and have their last values.
+    fn end_hours(&self) {
+        (0..GATEWAYS).map(Some).chain([None]).for_each(|member| self.fleet.move_clock(member, "+3700"));
+        // The last one is the hour that the clocks are in now.
+        until("all hours but the present one are final", || {
+            let hours = reconciled(self.control());
+            hours.len() > 1 && hours.iter().rev().skip(1).all(|hour| hour.state == "final")
+        });
     }
 }
 
-/// Puts load on the stage for a while, and ends it with `end`; every client has stopped when this returns.
-async fn load(stage: &Stage, seen: &Arc<Seen>, end: impl FnOnce()) {
-    let mut clients = JoinSet::new();
-    (0..HTTP).for_each(|_| drop(clients.spawn(over_http(stage.gateway, stage.key.clone(), Arc::clone(seen)))));
-    for _ in 0..CONNECTIONS {
-        let client = stage.h2().await;
-        (0..STREAMS).for_each(|_| drop(clients.spawn(over_grpc(client.clone(), stage.key.clone(), Arc::clone(seen)))));
+impl House for Redis {
+    fn doors(&self) -> Vec<SocketAddr> {
+        self.fleet.gateways()
     }
-    tokio::time::sleep(ROUND).await;
-    end();
-    clients.join_all().await;
+
+    fn keys(&self) -> Vec<String> {
+        self.keys.clone()
+    }
+
+    fn control(&self) -> SocketAddr {
+        self.fleet.office.control
+    }
+
+    fn sample(&self) -> &SampleService {
+        &self.fleet.sample
+    }
+
+    fn kill(&mut self, gateway: usize) {
+        self.fleet.kill(gateway);
+    }
+
+    fn start_again(&mut self, gateway: usize) -> SocketAddr {
+        self.fleet.start_again(gateway);
+        self.fleet.gateways()[gateway]
+    }
 }
 
-/// The usage once every call is committed or given up, which a recovery may take a while for.
-fn recovered(stage: &Stage, at_least: u64) -> Usage {
-    let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
-    loop {
-        let usage = stage.usage();
-        if usage.opened >= at_least && usage.opened == usage.committed() + usage.interrupted {
-            return usage;
-        }
-        assert!(std::time::Instant::now() < deadline, "not recovered, {at_least} completed: {usage:?}");
-        std::thread::sleep(Duration::from_millis(10));
+/// Records, changes and reconciliation say the same. An hour that is over is exact to the last counter, the present one is open.
+fn books_agree(control: SocketAddr, usage: &Usage) {
+    until("the feed has the last change", || Usage::of_changes(control) == *usage);
+    let hours = reconciled(control);
+    for hour in &hours {
+        let verdict = if hour.state == "final" { "exact" } else { "open" };
+        assert_eq!((hour.verdict.as_str(), hour.differences), (verdict, 0), "{hour:?}");
+        assert_eq!(hour.opened, hour.committed + hour.interrupted, "{hour:?}");
+        let closed = if hour.state == "final" { (hour.committed, hour.committed) } else { hour.closed };
+        assert_eq!((hour.closed, closed.0), (closed, closed.1), "{hour:?}");
     }
+    let sums = hours
+        .iter()
+        .fold((0, 0, 0), |sum, hour| (sum.0 + hour.opened, sum.1 + hour.committed, sum.2 + hour.interrupted));
+    assert_eq!(sums, (usage.opened, usage.committed(), usage.interrupted), "{hours:?}");
+}
+
+/// Raises a storm; what is in the books once it is over.
+fn in_the_books(house: &mut impl House, force: Force) -> (Storm, Usage) {
+    let storm = raise(house, force, SEED);
+    let usage = settled(house.control(), &storm);
+    (storm, usage)
+}
+
+const QUIET: Force = Force { kills: 0, between: Duration::from_millis(500), within: Duration::from_secs(60) };
+
+#[test]
+fn kills_of_a_node_under_load_lose_no_completed_call_and_count_none_twice() {
+    let mut house = Embedded::new();
+    let (storm, usage) = in_the_books(&mut house, Force::usual(20, Duration::from_millis(150)));
+    storm.is_in(&usage);
+    assert!(usage.interrupted > 0, "{usage:?}");
+    books_agree(house.control(), &usage);
+
+    // Recovering again, after a kill and after a stop, changes nothing.
+    house.stage.process.take().unwrap().kill();
+    house.stage.restart();
+    assert_eq!(settled(house.control(), &storm), usage);
+    assert_eq!(house.stage.process.take().unwrap().stop().code(), Some(0));
+    house.stage.restart();
+    assert_eq!(settled(house.control(), &storm), usage);
+    books_agree(house.control(), &usage);
 }
 
 #[test]
-fn twenty_kills_under_load_lose_no_completed_call_and_count_none_twice() {
-    let mut stage = Stage::start();
-    let seen = Arc::new(Seen::default());
-    let mut in_flight = 0;
-    for kill in 0..KILLS {
-        let process = stage.process.take().unwrap();
-        stage.block_on(load(&stage, &seen, move || process.kill()));
-        // Nobody calls any more: what was begun and not completed was in flight at the kill.
-        let (begun, completed) = seen.so_far();
-        assert!(begun - completed - in_flight > 0, "nothing was in flight at kill {kill}");
-        in_flight = begun - completed;
-        stage.restart();
-    }
-    let (begun, completed) = seen.so_far();
-    let usage = recovered(&stage, completed);
-    let upstream = stage.sample.counts();
-    println!(
-        "{KILLS} kills: {begun} calls begun, {completed} completed, {in_flight} in flight at the kills; \
-         {} reached the service; ledger: opened {}, {:?}, interrupted {}",
-        upstream.total.calls, usage.opened, usage.calls, usage.interrupted
-    );
-    // Completed calls are all there, and nothing that was not called is.
-    assert!(completed <= usage.of("ok"), "{usage:?}");
-    assert!(usage.committed() <= usage.opened && usage.opened <= begun, "{usage:?}");
-    // Opened before the first byte goes upstream; only what was in flight can have been opened and not sent.
-    assert!(upstream.total.calls <= usage.opened && usage.opened - upstream.total.calls <= in_flight, "{usage:?}");
-    assert!(usage.interrupted <= in_flight && usage.interrupted > 0, "{usage:?}");
-    assert!(usage.read_units >= completed * FETCH_UNITS, "{usage:?}");
-    assert!(usage.read_units <= upstream.total.read_units, "{usage:?}");
+fn kills_of_three_gateways_on_redis_under_load_lose_no_completed_call_and_count_none_twice() {
+    let mut house = Redis::new();
+    let (storm, usage) = in_the_books(&mut house, Force::usual(12, Duration::from_millis(100)));
+    storm.is_in(&usage);
+    assert!(usage.interrupted > 0, "{usage:?}");
+    books_agree(house.control(), &usage);
 
-    // Recovering again, after a kill and after a stop, changes nothing.
-    stage.process.take().unwrap().kill();
-    stage.restart();
-    assert_eq!(recovered(&stage, completed), usage);
-    assert_eq!(stage.process.take().unwrap().stop().code(), Some(0));
-    stage.restart();
-    assert_eq!(recovered(&stage, completed), usage);
+    // Every incarnation has closed its hours, also the dead ones, whose hours were closed by those who came after them.
+    house.end_hours();
+    assert_eq!(Usage::of_records(house.control(), ""), usage);
+    books_agree(house.control(), &usage);
 }
 
 #[test]
 fn without_a_kill_the_ledger_says_exactly_what_clients_and_service_say() {
-    let mut stage = Stage::start();
-    let seen = Arc::new(Seen::default());
-    let end = Arc::clone(&seen);
-    stage.block_on(load(&stage, &seen, move || end.stop.store(true, Ordering::Relaxed)));
-    let (begun, completed) = seen.so_far();
-    assert_eq!(begun, completed);
-    let usage = stage.settled(completed);
-    assert_eq!((usage.of("ok"), usage.read_units), (completed, completed * FETCH_UNITS));
-    let upstream = stage.sample.counts();
-    assert_eq!((upstream.total.calls, upstream.total.read_units), (completed, usage.read_units));
-    stage.process.take().unwrap().kill();
-    stage.restart();
-    assert_eq!(stage.settled(completed), usage, "a kill of an idle gateway changes nothing");
+    let mut house = Embedded::new();
+    let (storm, usage) = in_the_books(&mut house, QUIET);
+    storm.is_exactly(&usage);
+    books_agree(house.control(), &usage);
+    house.stage.process.take().unwrap().kill();
+    house.stage.restart();
+    assert_eq!(settled(house.control(), &storm), usage, "a kill of an idle gateway changes nothing");
+}
+
+#[test]
+fn without_a_kill_three_gateways_on_redis_say_exactly_what_clients_and_service_say() {
+    let mut house = Redis::new();
+    let (storm, usage) = in_the_books(&mut house, QUIET);
+    storm.is_exactly(&usage);
+    books_agree(house.control(), &usage);
+    house.end_hours();
+    assert_eq!(Usage::of_records(house.control(), ""), usage);
+    books_agree(house.control(), &usage);
 }

@@ -28,6 +28,7 @@ mod kept;
 mod kill;
 mod many;
 mod oracle;
+mod outcomes;
 mod probe;
 mod recovery;
 mod revoke;

@@ -2,6 +2,7 @@
 //! HTTP/2 and gRPC. Everything has a deadline; a test that hangs is a test that fails.
 #![allow(dead_code, reason = "a harness offers more than the tests of one day use")]
 
+pub mod books;
 pub mod browser;
 pub mod faulty;
 pub mod fleet;

@@ -1,7 +1,6 @@
 //! A gateway in front of the sample service: the gateway is a process of its own, the service runs in this one, so that
 //! what it counted outlives the gateway.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +14,7 @@ use tollgate::demo::proto::request::{CreateCollection, FetchDocs, WriteDocs};
 use tollgate::demo::proto::{Dense, Doc, DocOp, Floats, Vector};
 
 use super::PATIENCE;
+pub use super::books::Usage;
 use super::h2::H2;
 use super::process::{Node, OPERATOR_TOKEN, Process};
 use super::raw::{self, Answer};
@@ -38,54 +38,6 @@ pub struct Stage {
     pub key: String,
     /// Serves the sample.
     runtime: tokio::runtime::Runtime,
-}
-
-/// The ledger, summed over all records.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// By outcome; only those that occurred.
-    pub calls: BTreeMap<String, u64>,
-    /// Calls by operation.
-    pub operations: BTreeMap<String, u64>,
-    pub opened: u64,
-    pub interrupted: u64,
-    pub request_bytes: u64,
-    pub response_bytes: u64,
-    pub read_units: u64,
-    pub write_units: u64,
-    pub units_missing: u64,
-}
-
-impl Usage {
-    pub fn committed(&self) -> u64 {
-        self.calls.values().sum()
-    }
-
-    pub fn of(&self, outcome: &str) -> u64 {
-        self.calls.get(outcome).copied().unwrap_or_default()
-    }
-
-    fn add(&mut self, record: &Value) {
-        let number = |value: &Value| value.as_str().and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
-        let mut calls = 0;
-        for (outcome, count) in record["calls"].as_object().unwrap() {
-            calls += number(count);
-            if number(count) > 0 {
-                *self.calls.entry(outcome.clone()).or_default() += number(count);
-            }
-        }
-        *self.operations.entry(record["operation"].as_str().unwrap().to_owned()).or_default() += calls;
-        let interrupted = number(&record["interrupted"]);
-        // A record's revision moves with each of these by one.
-        let revision = record["revision"].as_u64().unwrap_or_else(|| number(&record["revision"]));
-        self.opened += revision - calls - interrupted;
-        self.interrupted += interrupted;
-        self.request_bytes += number(&record["request_bytes"]);
-        self.response_bytes += number(&record["response_bytes"]);
-        self.read_units += number(&record["read_units"]);
-        self.write_units += number(&record["write_units"]);
-        self.units_missing += number(&record["units_missing"]);
-    }
 }
 
 /// What differs from one stage to the next.
@@ -214,12 +166,7 @@ impl Stage {
 
     /// What the ledger says now.
     pub fn usage(&self) -> Usage {
-        let target = format!("/v1/usage/records?account={}", self.account);
-        let answer = raw::api(self.control, "GET", &target, OPERATOR_TOKEN, &Value::Null);
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        let mut usage = Usage::default();
-        answer.text().lines().for_each(|line| usage.add(&serde_json::from_str(line).unwrap()));
-        usage
+        Usage::of_records(self.control, &format!("?account={}", self.account))
     }
 
     /// The usage once so many calls are opened, and all of them are committed or given up as interrupted.
