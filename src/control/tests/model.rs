@@ -151,6 +151,10 @@ impl History {
     }
 
     async fn run(&mut self, step: &Step) {
+        // The day of the model is asked after that of the control plane, and no day may begin between.
+        while DAY - (clock::wall().0 + OFFSET) % DAY < 2000 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         match *step {
             Step::Create => self.create().await,
             Step::View(at) => self.view(at).await,
