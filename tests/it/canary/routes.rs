@@ -46,8 +46,25 @@ impl Tour {
         assert_eq!(self.api("DELETE", "/v1/sessions", &root.session, &Value::Null, &[]).status, 204);
         let last = self.user(EMAIL, NEW_PASSWORD, "last session");
         assert_eq!(self.api("GET", "/v1/session", &last.session, &Value::Null, &[]).status, 200);
+        self.billing(&account);
         self.reset(&account);
         self.operators_browser();
+    }
+
+    fn billing(&mut self, account: &SecondAccount) {
+        let windows = self.operator("GET", "/v1/usage/windows", &Value::Null);
+        let hour = windows.json()["items"][0]["window_start"].clone();
+        for path in ["/v1/usage/changes", "/v1/usage/reconciliation"] {
+            assert_eq!(self.operator("GET", path, &Value::Null).status, 200);
+        }
+        let adjust = json!({
+            "account_id": account.id, "cluster_id": self.demo.facts.cluster_id, "operation": "query", "window_start": hour,
+            "field": "read_units", "delta": 1, "reason": "a test", "idempotency_key": "one",
+        });
+        assert_eq!(self.operator("POST", "/v1/usage/adjustments", &adjust).status, 201);
+        let alive = self.operator("GET", "/v1/gateways", &Value::Null).json()[0]["id"].clone();
+        let abandon = json!({"incarnation": alive, "reason": "a test"});
+        assert_eq!(self.operator("POST", "/v1/usage/abandonments", &abandon).status, 400);
     }
 
     fn operators_browser(&mut self) {
