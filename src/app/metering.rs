@@ -32,16 +32,23 @@ impl Metering {
         let mut flusher = Flusher::new(&plane.meter, Arc::clone(&ledger)).following(epoch());
         let recovery = Recovery::new(&plane.meter).following(epoch());
         let (metrics, enrolled) = (Arc::clone(&plane.gateway.metrics), plane.enrolled.take());
-        let recovered_lines = metrics.meter_recovered_lines.clone();
+        let (recovered_lines, files_left) = (metrics.meter_recovered_lines.clone(), metrics.meter_files_left.clone());
         let count_recovered = move |report: &RecoveryReport| {
+            files_left.set(gauge(report.left.len() as u64));
             recovered_lines.inc_by(report.recovered.iter().map(|hour| hour.lines as u64).sum());
         };
-        let count_flush = move |flushed: &Flushed| match flushed {
-            Ok(report) => {
-                metrics.meter_flushes.inc_by(report.batches as u64);
-                metrics.meter_lines.inc_by(report.lines as u64);
+        let meter = Arc::clone(&plane.meter);
+        let count_flush = move |flushed: &Flushed| {
+            match flushed {
+                Ok(report) => {
+                    metrics.meter_flushes.inc_by(report.batches as u64);
+                    metrics.meter_lines.inc_by(report.lines as u64);
+                }
+                Err(_) => metrics.meter_flush_failures.inc(),
             }
-            Err(_) => metrics.meter_flush_failures.inc(),
+            metrics.meter_no_room.set(i64::from(!meter.is_writable()));
+            metrics.meter_spool_fails.set(i64::from(!meter.is_spool_writable()));
+            metrics.meter_uncounted.set(gauge(meter.lost()));
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
         let run = move || {
@@ -69,4 +76,8 @@ impl Metering {
             Err(_) => Err(AppError::LastFlush(StoreError::Away("the flushing thread panicked".into()))),
         }
     }
+}
+
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

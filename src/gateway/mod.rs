@@ -49,7 +49,7 @@ use self::unread::UnreadBody;
 use crate::config::GatewayConfig;
 use crate::limits::{CallCap, ConnectionCaps, ConnectionPermit, Limits};
 use crate::meter::record::{LineKey, Operation};
-use crate::meter::{Charge, Meter};
+use crate::meter::{Charge, Meter, Unmetered};
 use crate::telemetry::metrics::{ConnectionEnd, Metrics};
 use crate::verdict::Denial;
 
@@ -216,7 +216,10 @@ impl Gateway {
 
     fn open_charge(&self, admission: &Admission, operation: Operation, browser: bool) -> Result<Charge, Denial> {
         self.meter.open_charge(line_of(admission, operation), admission.wall, browser).map_err(|error| {
-            tracing::error!(%error, "a call could not be metered and was not passed on");
+            // All that are refused are in the metrics; the log has one for each time that it was tried.
+            if !matches!(error, Unmetered::Lately) {
+                tracing::error!(%error, "a call could not be metered and was not passed on");
+            }
             Denial::CannotMeter
         })
     }

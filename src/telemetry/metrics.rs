@@ -47,6 +47,14 @@ pub struct Metrics {
     pub meter_lines: IntCounter,
     /// Lines of usage recovered from gateways that died.
     pub meter_recovered_lines: IntCounter,
+    /// 1 while no file for further usage lines can be made: a call that needs one is denied as `cannot_meter`.
+    pub meter_no_room: IntGauge,
+    /// 1 while usage cannot be written to the spool: a power cut would take what the ledger does not have.
+    pub meter_spool_fails: IntGauge,
+    /// Files with usage of dead gateways that were left in place, since they are damaged or of another store.
+    pub meter_files_left: IntGauge,
+    /// Calls that ended without being counted. Anything but 0 is a defect.
+    pub meter_uncounted: IntGauge,
     /// Calls read on after their client had gone, by how that ended.
     pub abandoned_drains: Counted<DrainEnd>,
     /// How changes reach the gateways.
@@ -85,6 +93,12 @@ impl Metrics {
             meter_lines: r.counter("meter_lines_total", "Lines of usage in the batches that the ledger took.")?,
             meter_recovered_lines: r
                 .counter("meter_recovered_lines_total", "Lines of usage recovered from gateways that died.")?,
+            meter_no_room: r.int_gauge("meter_no_room", "1 while no file for further usage lines can be made.")?,
+            meter_spool_fails: r.int_gauge("meter_spool_fails", "1 while usage cannot be written to the spool.")?,
+            meter_files_left: r
+                .int_gauge("meter_files_left", "Files with usage left in place: damaged, or of another store.")?,
+            meter_uncounted: r
+                .int_gauge("meter_uncounted", "Calls that ended without being counted; anything but 0 is a defect.")?,
             abandoned_drains: r
                 .counted("abandoned_drains_total", "Calls read on after their client had gone, by how it ended.")?,
             revocation: Revocation::new(&r)?,
@@ -171,6 +185,7 @@ mod tests {
             "tollgate_connections_rejected_total{reason=\"per_address\"} 0\n",
             "tollgate_keyring_loads_total{result=\"failed\"} 0\n",
             "tollgate_meter_recovered_lines_total 0\n",
+            "tollgate_meter_no_room 0\n",
             "tollgate_lease_remaining_seconds 0\n",
             "tollgate_feed_age_seconds -1\n",
             "tollgate_feed_restarts_total{reason=\"epoch\"} 0\n",

@@ -5,5 +5,5 @@ mod bodies;
 mod forms;
 mod identity;
 mod limits;
-mod unknowable;
+pub mod unknowable;
 mod upstream;

@@ -22,6 +22,7 @@ mod denials;
 mod deploy;
 mod drain;
 mod failover;
+mod full;
 mod harness;
 mod journal;
 mod kept;

@@ -57,6 +57,11 @@ impl World {
         ));
         prepare(&node);
         let process = Process::serve(&node.config());
+        Self::around(node, process)
+    }
+
+    /// A node that is served already.
+    pub fn around(node: Node, process: Process) -> Self {
         let (gateway, control) = (process.listening("gateway"), process.listening("control"));
         let sample = Sample::start();
         let world = Self { process, node, sample, gateway, control };

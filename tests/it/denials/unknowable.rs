@@ -115,7 +115,7 @@ fn a_call_that_cannot_be_metered_is_not_passed_on_and_known_lines_go_on() {
 }
 
 /// Calls every operation with one key after the other, until a call is denied; how many were served.
-fn fill_lines(world: &World, keys: &[String]) -> u64 {
+pub fn fill_lines(world: &World, keys: &[String]) -> u64 {
     const LINES: u64 = 1024;
     let mut connection = Raw::connect(world.gateway);
     let mut served = 0;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::PATIENCE;
 use super::process::OPERATOR_TOKEN;
 use super::raw;
 use super::stage::text;
@@ -126,10 +128,17 @@ fn lines(control: SocketAddr, target: &str) -> Vec<Value> {
     get(control, target).text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Asks again where the store cannot be asked now, as a pipeline does.
 fn get(control: SocketAddr, target: &str) -> raw::Answer {
-    let answer = raw::api(control, "GET", target, OPERATOR_TOKEN, &Value::Null);
-    assert_eq!(answer.status, 200, "{target}: {}", answer.text());
-    answer
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = raw::api(control, "GET", target, OPERATOR_TOKEN, &Value::Null);
+        if answer.status != 503 || Instant::now() > deadline {
+            assert_eq!(answer.status, 200, "{target}: {}", answer.text());
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 fn revision(record: &Value) -> u64 {

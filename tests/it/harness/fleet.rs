@@ -183,6 +183,11 @@ impl<S: Ground> Fleet<S> {
         self.members[gateway].running()
     }
 
+    /// The folder of a gateway.
+    pub fn node(&self, gateway: usize) -> &Node {
+        &self.members[gateway].node
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self, gateway: usize) {
         self.members[gateway].process.take().expect("the gateway is up").kill();

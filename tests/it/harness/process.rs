@@ -49,8 +49,23 @@ impl Process {
     /// As [`Process::start`], with environment variables besides.
     pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = binary(arguments);
-        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.envs(environment.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// `tollgate serve --config FILE` where `folder` is a tmpfs that nobody else has mounted, with these options of mount(8). From here
+    /// it is below [`Process::root`].
+    pub fn serve_on_tmpfs(config: &Path, folder: &Path, options: &str) -> Self {
+        const SCRIPT: &str = "mount -t tmpfs -o \"$1\" none \"$2\" && exec \"$3\" serve --config \"$4\"";
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", SCRIPT, "sh", options]);
+        command.args([folder, Path::new(env!("CARGO_BIN_EXE_tollgate")), config]);
+        command.env_remove("TOLLGATE_LOG").env_remove("TOLLGATE_LOG_FORMAT").stdin(Stdio::null());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = Lines::read_from(child.stdout.take().unwrap());
         let stderr = Lines::read_from(child.stderr.take().unwrap());
         Self { child, stdout, stderr }
@@ -89,6 +104,11 @@ impl Process {
     /// Everything on stdout so far.
     pub fn output(&self) -> String {
         self.stdout.all()
+    }
+
+    /// Where the files are as this process sees them.
+    pub fn root(&self) -> PathBuf {
+        format!("/proc/{}/root", self.pid()).into()
     }
 
     pub fn pid(&self) -> u32 {

@@ -48,6 +48,16 @@ fn every_row_of_the_table_names_tests_that_there_are() {
 }
 
 #[test]
+fn every_fault_of_the_meter_names_tests_that_there_are() {
+    let rows = rows("When nothing can be counted");
+    let named: BTreeSet<_> = rows.iter().filter_map(|row| row.last()).flat_map(|cell| code(cell)).collect();
+    named.iter().for_each(|test| assert!(is_a_test(test), "{test} is not a test"));
+    for test in tests_in(include_str!("../full.rs")) {
+        assert!(named.contains(format!("full::{test}").as_str()), "{test} is in no row");
+    }
+}
+
+#[test]
 fn every_test_of_an_outcome_is_in_the_table() {
     let rows = rows(HEADING);
     let named: BTreeSet<_> = rows.iter().filter_map(|row| row.last()).flat_map(|cell| code(cell)).collect();
