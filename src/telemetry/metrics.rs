@@ -57,6 +57,8 @@ pub struct Metrics {
     pub meter_uncounted: IntGauge,
     /// Calls read on after their client had gone, by how that ended.
     pub abandoned_drains: Counted<DrainEnd>,
+    /// Hours that are over for longer than they should take and are not final.
+    pub usage_hours_overdue: IntGauge,
     /// How changes reach the gateways.
     pub revocation: Revocation,
     lease_remaining: Gauge,
@@ -101,6 +103,8 @@ impl Metrics {
                 .int_gauge("meter_uncounted", "Calls that ended without being counted; anything but 0 is a defect.")?,
             abandoned_drains: r
                 .counted("abandoned_drains_total", "Calls read on after their client had gone, by how it ended.")?,
+            usage_hours_overdue: r
+                .int_gauge("usage_hours_overdue", "Hours that ended more than 10 minutes ago and are not final.")?,
             revocation: Revocation::new(&r)?,
             lease_remaining: r.gauge("tollgate_lease_remaining_seconds", "Time left of the gateway's lease.")?,
             lease_deadline: AtomicU64::new(0),

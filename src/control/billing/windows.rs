@@ -26,6 +26,8 @@ const EVERY: Duration = Duration::from_secs(5);
 /// An hour is not final before this is over: clocks of gateways are not quite equal, and one may begin to count late in an hour
 /// that has ended here.
 const GRACE: Duration = Duration::from_secs(30);
+/// An hour that is not final by then waits for somebody who may need help.
+const OVERDUE: Duration = Duration::from_secs(600);
 /// Hours in an answer, unless asked otherwise, and at most.
 const USUAL: u32 = 7 * 24;
 const MOST: u32 = 35 * 24;
@@ -119,7 +121,11 @@ fn window(hour: Hour, now: Hour, final_at: Option<WallTime>, attendance: &Attend
 pub async fn run(control: Arc<Control>) {
     let mut settled = Settled::default();
     loop {
-        match settled.round(&control, clock::wall()).await {
+        let now = clock::wall();
+        let round = settled.round(&control, now).await;
+        let overdue = settled.open.iter().filter(|hour| hour.end().plus(OVERDUE) <= now).count();
+        control.metrics.usage_hours_overdue.set(i64::try_from(overdue).unwrap_or(i64::MAX));
+        match round {
             Ok(made) => made.iter().for_each(|hour| tracing::info!(%hour, "the usage of an hour is final")),
             Err(error) => tracing::warn!(%error, "hours could not be made final; it is tried again"),
         }
@@ -131,6 +137,8 @@ pub async fn run(control: Arc<Control>) {
 #[derive(Default)]
 pub(in crate::control) struct Settled {
     before: Option<Hour>,
+    /// Hours that wait for somebody.
+    open: Vec<Hour>,
 }
 
 impl Settled {
@@ -159,7 +167,8 @@ impl Settled {
                 made.push(*hour);
             }
         }
-        self.before = open.into_iter().find(|hour| !made.contains(hour)).or(Some(last.next()));
+        self.open = open.into_iter().filter(|hour| !made.contains(hour)).collect();
+        self.before = self.open.first().copied().or(Some(last.next()));
         Ok(made)
     }
 }
