@@ -70,6 +70,16 @@ pub enum UsageReader {
     Of(AccountId),
 }
 
+impl UsageReader {
+    /// The one account that may be read; absent where all may.
+    pub fn account_id(self) -> Option<AccountId> {
+        match self {
+            Self::All => None,
+            Self::Of(own) => Some(own),
+        }
+    }
+}
+
 /// The operator or the billing pipeline.
 #[derive(Clone, Copy, Debug)]
 pub struct MeterReader;

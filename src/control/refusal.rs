@@ -41,6 +41,7 @@ fn refused(refusal: Refusal, now: WallTime) -> Problem {
         }
         Refusal::MemberLimitReached { .. } => Kind::MemberLimit.into(),
         Refusal::RecoveryCodeInvalid => Kind::CodeInvalid.into(),
+        Refusal::BelowZero => Problem::invalid("The record would have less than nothing."),
         Refusal::IdempotencyKeyTaken => Kind::IdempotencyKeyTaken.into(),
         // 80 random bits met themselves. Asking again makes new ones.
         Refusal::IdTaken => Kind::Overloaded.into(),

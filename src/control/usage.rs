@@ -24,7 +24,8 @@ const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 /// Records in one answer, unless asked otherwise, and at most.
 const USUAL: usize = 10_000;
 const MOST: usize = 100_000;
-/// Beyond this the hours are read as one: they were archived, or there are few.
+/// Hours that are longer ago are read several at once.
+const AT_ONCE: u32 = 24;
 const RECENT_HOURS: u32 = 35 * 24;
 
 #[derive(Deserialize)]
@@ -124,9 +125,15 @@ impl Control {
     ) -> Result<Vec<(Dimensions, UsageRecord)>, Problem> {
         let (last, recent) = (*hours.end(), Hour(hours.end().0.saturating_sub(RECENT_HOURS)));
         let mut from = (*hours.start()).max(selection.after.map_or(Hour(0), |after| after.hour));
+        if from < recent {
+            // Without this, whoever asks for everything would have every hour since 1970 looked at.
+            let corrected = self.store.adjustments(Hour(0), recent).await?.first().map(|one| one.new.record.hour);
+            let counted = self.store.marks(Hour(0), recent).await?.first().map(|mark| mark.hour);
+            from = from.max(corrected.into_iter().chain(counted).min().unwrap_or(recent));
+        }
         let mut page = Vec::new();
         while from <= last && page.len() <= limit {
-            let to = if from < recent { recent } else { from };
+            let to = if from < recent { Hour(from.0 + AT_ONCE - 1).min(recent) } else { from };
             // Asked before the lines: a record that says it is final has at least all that made it so.
             let standing = self.standing(from, to).await?;
             let records = standing.records(sum(&self.store.lines(from, to).await?, selection), selection);

@@ -123,9 +123,13 @@ impl UsageRecord {
         let calls = counted.opened.saturating_add(counted.committed()).saturating_add(counted.interrupted);
         let adjustments = u64::try_from(corrections.len()).unwrap_or(u64::MAX);
         let mut counters = *counted;
+        let mut sums: BTreeMap<Field, i128> = BTreeMap::new();
         for (field, delta) in corrections {
+            *sums.entry(*field).or_default() += i128::from(*delta);
+        }
+        for (field, sum) in sums {
             let number = field.of(&mut counters);
-            *number = number.saturating_add_signed(*delta);
+            *number = u64::try_from(i128::from(*number).saturating_add(sum).max(0)).unwrap_or(u64::MAX);
         }
         let Dimensions { hour, account_id, cluster_id, operation, key_id } = dimensions;
         Self {

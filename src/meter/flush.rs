@@ -28,7 +28,7 @@ const SPOOL_EVERY: Duration = Duration::from_secs(1);
 /// How long after an hour could not be written down that is tried again.
 const KEEP_AGAIN: Duration = Duration::from_secs(10);
 /// A clock that jumps over more hours than these was set: nobody waits for usage of the years between.
-const MOST_HOURS: u32 = 48;
+const MOST_HOURS: u32 = 35 * 24;
 
 /// What one flush did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

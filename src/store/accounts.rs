@@ -60,6 +60,8 @@ pub enum Refusal {
     /// Not one of the user's, or used before.
     #[error("the recovery code is not valid")]
     RecoveryCodeInvalid,
+    #[error("the record would have less than nothing")]
+    BelowZero,
     /// Something else was asked for under the same idempotency key.
     #[error("the idempotency key was used for another adjustment")]
     IdempotencyKeyTaken,

@@ -152,6 +152,8 @@ pub struct NewAdjustment {
     pub field: Field,
     /// Negative where too much was counted.
     pub delta: i64,
+    /// What is counted of it at least.
+    pub counted: u64,
     pub reason: String,
     /// Chosen by who asks; the same again is the same adjustment.
     pub idempotency_key: String,

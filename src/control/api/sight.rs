@@ -134,7 +134,7 @@ pub(super) fn billing_routes(api: Api) -> Api {
             "/v1/usage/windows",
             windows::list,
             ("listWindows", "The hours: open, draining with the gateways that are missing, or final."),
-            METER,
+            EVERYBODY,
         )
         .query("from", "The first window; by default a week back.", &instant)
         .query("to", "The end of the last window; by default now.", &instant)
@@ -146,7 +146,7 @@ pub(super) fn billing_routes(api: Api) -> Api {
             "/v1/usage/changes",
             changes::list,
             ("listUsageChanges", "Every record that changed, as it is now: at least once, oldest change first."),
-            METER,
+            EVERYBODY,
         )
         .query("after", "The greatest seq that was taken in; absent to begin.", &number)
         .query(
@@ -163,7 +163,7 @@ pub(super) fn billing_routes(api: Api) -> Api {
             "/v1/usage/reconciliation",
             reconciliation::read,
             ("readReconciliation", "What gateways say they counted in an hour, against what the ledger holds."),
-            METER,
+            EVERYBODY,
         )
         .query("window", "Any instant within the hour; by default the last one that is over.", &instant)
         .answers::<reconciliation::Reconciliation>(200, "The comparison."),

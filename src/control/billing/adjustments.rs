@@ -99,26 +99,13 @@ pub async fn create(
     }
     let record = RecordKey { hour: window_start, account_id, cluster_id, operation };
     let adjustment_id = AdjustmentId::random().map_err(|_| Kind::Overloaded)?;
-    let new = NewAdjustment { adjustment_id, record, field, delta, reason, idempotency_key };
-    control.check_not_below_zero(&new).await?;
+    let counted = *field.of(&mut control.counted(&record).await?);
+    let new = NewAdjustment { adjustment_id, record, field, delta, counted, reason, idempotency_key };
     let made = control.store.adjust(new, operator.actor(), now).await?;
     Ok((StatusCode::CREATED, Json(made.into())))
 }
 
 impl Control {
-    /// What is counted only grows, so this holds from now on, but for other corrections at the same instant.
-    async fn check_not_below_zero(&self, new: &NewAdjustment) -> Result<(), Problem> {
-        let NewAdjustment { record, field, delta, .. } = new;
-        let known = self.store.adjustments(record.hour, record.hour).await?;
-        let known = known.iter().map(|one| &one.new).filter(|one| (one.record, one.field) == (*record, *field));
-        // One that is asked for again is in there already.
-        let mut others =
-            known.filter(|one| one.idempotency_key != new.idempotency_key).map(|one| i128::from(one.delta));
-        let mut counted = self.counted(record).await?;
-        let left = i128::from(*field.of(&mut counted)) + others.by_ref().sum::<i128>() + i128::from(*delta);
-        if left < 0 { Err(Problem::invalid("The record would have less than nothing.")) } else { Ok(()) }
-    }
-
     async fn counted(&self, record: &RecordKey) -> Result<Counters, StoreError> {
         let lines = self.store.lines_of([(record.hour, record.account_id)].into()).await?;
         let sums = sum(&lines, &Selection::default());
@@ -128,7 +115,7 @@ impl Control {
 
 impl From<Adjustment> for Adjusted {
     fn from(Adjustment { new, at, .. }: Adjustment) -> Self {
-        let NewAdjustment { adjustment_id, record, field, delta, reason, idempotency_key } = new;
+        let NewAdjustment { adjustment_id, record, field, delta, reason, idempotency_key, .. } = new;
         let RecordKey { hour, account_id, cluster_id, operation } = record;
         let (window_start, created_at) = (hour.to_string(), at.to_string());
         Self {

@@ -9,7 +9,7 @@ use crate::archive::{Archive, ArchiveError, Head};
 use crate::clock;
 use crate::control::Control;
 use crate::store::StoreError;
-use crate::store::usage::Touched;
+use crate::store::usage::{HourMark, Touched};
 use crate::time::Hour;
 
 const EVERY: Duration = Duration::from_secs(10);
@@ -64,13 +64,14 @@ impl Archivist {
             None => archive.head().await?,
         };
         let mut added = Vec::new();
-        for hour in finals.iter().map(|one| one.hour).filter(|hour| self.changed.contains(hour)) {
-            let content = control.content_of(hour).await?;
+        // All at once: a store may have to read all marks there are for those of one hour.
+        let marks = control.store.marks(first, last).await?;
+        for hour in finals.iter().map(|one| one.hour).filter(|hour| self.changed.contains(hour)).collect::<Vec<_>>() {
+            let of_hour: Vec<_> = marks.iter().filter(|mark| mark.hour == hour).copied().collect();
+            let content = control.content_of(hour, &of_hour).await?;
             if archive.add(&mut head, hour, &content, clock::wall()).await? {
                 added.push(hour);
             }
-        }
-        for hour in finals.iter().map(|one| one.hour) {
             self.changed.remove(&hour);
         }
         self.head = Some(head);
@@ -94,10 +95,9 @@ impl Archivist {
 }
 
 impl Control {
-    async fn content_of(&self, hour: Hour) -> Result<Content, StoreError> {
-        let marks = self.store.marks(hour, hour).await?;
+    async fn content_of(&self, hour: Hour, marks: &[HourMark]) -> Result<Content, StoreError> {
         let lines = self.store.lines(hour, hour).await?;
         let adjustments = self.store.adjustments(hour, hour).await?;
-        Ok(Content::of(&lines, &marks, &adjustments))
+        Ok(Content::of(&lines, marks, &adjustments))
     }
 }

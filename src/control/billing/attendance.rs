@@ -14,8 +14,8 @@ use crate::time::Hour;
 #[derive(Default)]
 pub struct Attendance {
     gateways: BTreeMap<Incarnation, Presence>,
-    /// Nobody waits for these.
-    abandoned: BTreeSet<Incarnation>,
+    /// Nobody waits for these; each with the hour in which it was given up, since it counted in none after that.
+    abandoned: BTreeMap<Incarnation, Hour>,
 }
 
 struct Presence {
@@ -28,7 +28,7 @@ struct Presence {
 
 impl Attendance {
     /// From marks that reach back at least to the hour before the first that is asked about.
-    pub fn of(marks: &[HourMark], abandoned: BTreeSet<Incarnation>) -> Self {
+    pub fn of(marks: &[HourMark], abandoned: BTreeMap<Incarnation, Hour>) -> Self {
         let mut gateways: BTreeMap<Incarnation, Presence> = BTreeMap::new();
         for HourMark { hour, incarnation, mark } in marks {
             let presence = gateways.entry(*incarnation).or_insert_with(|| Presence {
@@ -49,12 +49,14 @@ impl Attendance {
 
     /// Those who have to close `hour` and have not.
     pub fn missing(&self, hour: Hour) -> Vec<Incarnation> {
-        self.owing(hour).filter(|incarnation| !self.abandoned.contains(incarnation)).collect()
+        self.owing(hour).filter(|incarnation| !self.abandoned.contains_key(incarnation)).collect()
     }
 
     /// Those who have not closed `hour` and are not waited for.
     pub fn lost(&self, hour: Hour) -> Vec<Incarnation> {
-        self.owing(hour).filter(|incarnation| self.abandoned.contains(incarnation)).collect()
+        self.owing(hour)
+            .filter(|incarnation| self.abandoned.get(incarnation).is_some_and(|until| hour <= *until))
+            .collect()
     }
 
     fn owing(&self, hour: Hour) -> impl Iterator<Item = Incarnation> {
@@ -64,7 +66,10 @@ impl Attendance {
 
     /// The hours in which anybody counts, from the first mark until `now`.
     pub fn hours(&self, now: Hour) -> BTreeSet<Hour> {
-        let spans = self.gateways.values().map(|presence| (presence.first, presence.last().unwrap_or(now).min(now)));
+        let spans = self.gateways.iter().map(|(incarnation, presence)| {
+            let last = presence.last().or(self.abandoned.get(incarnation).copied()).unwrap_or(now);
+            (presence.first, last.min(now))
+        });
         spans.flat_map(|(first, last)| (first.0..=last.0).map(Hour)).collect()
     }
 }
@@ -99,14 +104,20 @@ mod tests {
     }
 
     fn of(marks: &[HourMark]) -> Attendance {
-        Attendance::of(marks, BTreeSet::new())
+        Attendance::of(marks, BTreeMap::new())
     }
 
     #[test]
     fn nobody_waits_for_one_that_was_given_up_and_it_stays_named() {
-        let attendance = Attendance::of(&[mark(A, 5, Some(false)), mark(A, 6, None), mark(B, 6, None)], [A].into());
+        let attendance =
+            Attendance::of(&[mark(A, 5, Some(false)), mark(A, 6, None), mark(B, 6, None)], [(A, Hour(7))].into());
         assert_eq!((attendance.missing(Hour(6)), attendance.lost(Hour(6))), (vec![B], vec![A]));
         assert_eq!((attendance.missing(Hour(5)), attendance.lost(Hour(5))), (vec![], vec![]));
+        assert_eq!(
+            (attendance.lost(Hour(7)), attendance.lost(Hour(8))),
+            (vec![A], vec![]),
+            "not after it was given up"
+        );
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::control::Control;
-use crate::control::caller::MeterReader;
+use crate::control::caller::UsageReader;
 use crate::control::confirm::duration;
 use crate::control::error::Problem;
 use crate::control::request::QueryOf;
@@ -49,39 +49,53 @@ struct Line<'a> {
     record: &'a UsageRecord,
 }
 
+/// To go on behind changes that are about no record of the reader: the `after` of the next question.
+const NEXT_AFTER: HeaderName = HeaderName::from_static("x-next-after");
+
 pub async fn list(
     State(control): State<Arc<Control>>,
-    _: MeterReader,
+    reader: UsageReader,
     QueryOf(query): QueryOf<Query>,
 ) -> Result<Response, Problem> {
     let most = query.limit.unwrap_or(USUAL).clamp(1, MOST);
     let wait = query.wait.unwrap_or_default().min(LONGEST_WAIT);
     let until = clock::boot().plus(wait);
-    let changes = loop {
-        let changes = control.store.changed(query.after, most).await?;
+    let selection = Selection { account_id: reader.account_id(), ..Selection::default() };
+    let mut after = query.after;
+    // Many changes are about no record of this reader: an hour without calls became final, or it is another account's.
+    let changed = loop {
+        let changes = control.store.changed(after, most).await?;
+        let changed = control.changed_records(&changes, &selection).await?;
+        after = changes.upto;
         let left = until.since(clock::boot());
-        if !changes.touched.is_empty() || left.is_zero() {
-            break changes;
+        if !changed.is_empty() || (!changes.more && left.is_zero()) {
+            break changed;
         }
-        tokio::time::sleep(left.min(LOOK_EVERY)).await;
+        if !changes.more {
+            tokio::time::sleep(left.min(LOOK_EVERY)).await;
+        }
     };
-    let changed = control.changed_records(&changes).await?;
     let lines = lines_of(changed.iter().map(|(seq, record)| Line { seq: *seq, record }));
     let mut response = Response::new(Body::from(lines));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Format::Ndjson.content_type()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(Format::Ndjson.content_type()));
+    headers.insert(NEXT_AFTER, HeaderValue::from(after));
     Ok(response)
 }
 
 impl Control {
     /// Each record once, with the number of its last change among these, in the order of the numbers.
-    async fn changed_records(&self, changes: &UsageChanges) -> Result<Vec<(u64, UsageRecord)>, StoreError> {
+    async fn changed_records(
+        &self,
+        changes: &UsageChanges,
+        selection: &Selection,
+    ) -> Result<Vec<(u64, UsageRecord)>, StoreError> {
         let asked = Asked::of(changes);
         let Some((first, last)) = asked.span() else { return Ok(Vec::new()) };
         // Asked before the lines: a record that says it is final has at least all that made it so.
         let standing = self.standing(first, last).await?;
         let lines = self.lines_about(&asked).await?;
-        let everything = Selection::default();
-        let records = standing.records(sum(&lines, &everything), &everything);
+        let records = standing.records(sum(&lines, selection), selection);
         let numbered = records.into_iter().filter_map(|(about, record)| Some((asked.number(&about)?, record)));
         let mut numbered: Vec<_> = numbered.collect();
         // Those of one change stay in the order of the records.

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::clock;
 use crate::control::Control;
-use crate::control::caller::MeterReader;
+use crate::control::caller::UsageReader;
 use crate::control::error::Problem;
 use crate::control::request::QueryOf;
 use crate::control::usage::instant;
@@ -32,7 +32,7 @@ pub struct Query {
 pub enum Verdict {
     /// Every gateway has closed the hour, and the ledger holds exactly what each of them says.
     Exact,
-    /// Not every gateway has closed the hour, so there is nothing to compare with yet.
+    /// The hour is not final, so there is not everything to compare with yet.
     Open,
     /// The ledger does not hold what a gateway says, or a gateway was given up: usage was lost.
     Differs,
@@ -104,18 +104,31 @@ fn decimal<S: Serializer>(count: &u64, to: S) -> Result<S::Ok, S::Error> {
 
 pub async fn read(
     State(control): State<Arc<Control>>,
-    _: MeterReader,
+    reader: UsageReader,
     QueryOf(query): QueryOf<Query>,
 ) -> Result<Json<Reconciliation>, Problem> {
     let now = clock::wall().hour();
     let hour = query.window.map_or(Hour(now.0.saturating_sub(1)), WallTime::hour);
-    let attendance = control.attendance(hour, hour).await?;
+    let attendance = control.attendance(Hour(0), hour).await?;
     // In this order: lines only grow, so none is behind a closing that was read before it.
     let marks = control.store.marks(hour, hour).await?;
     let lines = control.store.lines(hour, hour).await?;
-    let open = hour >= now || !attendance.missing(hour).is_empty();
+    let is_final = !control.store.final_windows(hour, hour).await?.is_empty();
+    let open = !is_final || !attendance.missing(hour).is_empty();
     let lost = if hour < now { attendance.lost(hour) } else { Vec::new() };
-    Ok(Json(reconcile(hour, &marks, &lines, &lost, open)))
+    Ok(Json(reconcile(hour, &marks, &lines, &lost, open).seen_by(reader, &lines)))
+}
+
+impl Reconciliation {
+    /// Of one account its own calls, and the verdict on the whole hour: what gateways say is of all accounts together.
+    fn seen_by(self, reader: UsageReader, lines: &[LedgerLine]) -> Self {
+        let Some(account_id) = reader.account_id() else { return self };
+        let own = lines.iter().filter(|line| line.key.account_id == account_id);
+        let own = own.fold(Counters::default(), |sum, line| sum.plus(&line.counters));
+        let (committed, differences, lost) = (own.committed(), Vec::new(), Vec::new());
+        let (opened, interrupted) = (own.opened, own.interrupted);
+        Self { opened, committed, interrupted, flushed: committed, ledger: committed, differences, lost, ..self }
+    }
 }
 
 /// Compares the control total of each incarnation with the sum of its lines.

@@ -1,6 +1,6 @@
 //! `GET /v1/usage/windows`: open → draining → final, and the task that makes hours final.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use super::attendance::Attendance;
 use crate::clock;
 use crate::control::Control;
 use crate::control::accounts::Items;
-use crate::control::caller::MeterReader;
+use crate::control::caller::UsageReader;
 use crate::control::error::Problem;
 use crate::control::request::QueryOf;
 use crate::control::usage::instant;
-use crate::principal::Incarnation;
+use crate::principal::{Epoch, Incarnation};
 use crate::store::StoreError;
 use crate::store::usage::FinalWindow;
-use crate::time::{Hour, WallTime};
+use crate::time::{BootTime, Hour, WallTime};
 
 const EVERY: Duration = Duration::from_secs(5);
 /// An hour is not final before this is over: clocks of gateways are not quite equal, and one may begin to count late in an hour
@@ -72,7 +72,7 @@ pub struct Window {
 /// Oldest first; hours in which no gateway ran are left out.
 pub async fn list(
     State(control): State<Arc<Control>>,
-    _: MeterReader,
+    _: UsageReader,
     QueryOf(query): QueryOf<Query>,
 ) -> Result<Json<Items<Window, String>>, Problem> {
     let now = clock::wall().hour();
@@ -90,18 +90,25 @@ impl Control {
         if first > last {
             return Ok(Vec::new());
         }
-        let attendance = self.attendance(first, last).await?;
+        let attendance = self.attendance(Hour(0), last).await?;
         let finals = self.store.final_windows(first, last).await?;
         let finals: BTreeMap<Hour, WallTime> = finals.into_iter().map(|one| (one.hour, one.final_at)).collect();
         let mut hours = attendance.hours(now);
         hours.extend(finals.keys());
+        hours.extend(self.corrected_hours(first, last).await?);
         let hours = hours.range(first..=last);
         Ok(hours.map(|hour| window(*hour, now, finals.get(hour).copied(), &attendance)).collect())
     }
 
-    /// The marks of the hour before are needed: who closed that one may not have been heard of since.
+    /// Hours with adjustments: there may have been no gateway in one.
+    async fn corrected_hours(&self, first: Hour, last: Hour) -> Result<BTreeSet<Hour>, StoreError> {
+        Ok(self.store.adjustments(first, last).await?.iter().map(|one| one.new.record.hour).collect())
+    }
+
+    /// Of the hours `first..=last`, where all hours before `first` are final; else from the beginning. The marks of the hour before
+    /// are needed: who closed that one may not have been heard of since.
     pub(super) async fn attendance(&self, first: Hour, last: Hour) -> Result<Attendance, StoreError> {
-        let abandoned = self.store.abandoned().await?.into_iter().map(|one| one.incarnation).collect();
+        let abandoned = self.store.abandoned().await?.into_iter().map(|one| (one.incarnation, one.at.hour())).collect();
         Ok(Attendance::of(&self.store.marks(Hour(first.0.saturating_sub(1)), last).await?, abandoned))
     }
 }
@@ -120,6 +127,8 @@ fn window(hour: Hour, now: Hour, final_at: Option<WallTime>, attendance: &Attend
 /// Makes hours final once everybody has delivered them. Runs until it is dropped; several control planes may do it at once.
 pub async fn run(control: Arc<Control>) {
     let mut settled = Settled::default();
+    // The store may have been restored a moment ago, see `Settled::is_settled_in`.
+    tokio::time::sleep(GRACE + control.store.lease()).await;
     loop {
         let now = clock::wall();
         let round = settled.round(&control, now).await;
@@ -137,6 +146,10 @@ pub async fn run(control: Arc<Control>) {
 #[derive(Default)]
 pub(in crate::control) struct Settled {
     before: Option<Hour>,
+    /// The epoch in which that was seen, and since when it is known.
+    epoch: Option<(Epoch, BootTime)>,
+    /// It is not the epoch that was there at the start.
+    renewed: bool,
     /// Hours that wait for somebody.
     open: Vec<Hour>,
 }
@@ -152,14 +165,18 @@ impl Settled {
         else {
             return Ok(Vec::new());
         };
-        let first = self.before.unwrap_or(Hour(0));
-        if first > last {
+        if !self.is_settled_in(control.store.clusters().await?.epoch, control.store.lease()) {
             return Ok(Vec::new());
         }
+        let first = self.before.unwrap_or(Hour(0));
         let attendance = control.attendance(first, last).await?;
-        let finals = control.store.final_windows(first, last).await?;
-        let hours = attendance.hours(last).into_iter().filter(|hour| *hour >= first);
-        let open: Vec<Hour> = hours.filter(|hour| !finals.iter().any(|one| one.hour == *hour)).collect();
+        // Corrections may be of any hour, also of one in which nobody counted.
+        let mut hours: BTreeSet<Hour> = attendance.hours(last).into_iter().filter(|hour| *hour >= first).collect();
+        hours.extend(control.corrected_hours(Hour(0), last).await?);
+        let from = hours.first().copied().unwrap_or(first);
+        let finals = control.store.final_windows(from, last).await?;
+        let finals: BTreeSet<Hour> = finals.into_iter().map(|one| one.hour).collect();
+        let open: Vec<Hour> = hours.difference(&finals).copied().collect();
         let mut made = Vec::new();
         for hour in &open {
             if attendance.missing(*hour).is_empty() {
@@ -170,5 +187,18 @@ impl Settled {
         self.open = open.into_iter().filter(|hour| !made.contains(hour)).collect();
         self.before = self.open.first().copied().or(Some(last.next()));
         Ok(made)
+    }
+
+    /// A store that was restored, or failed over, may lack marks that it had: what it says is taken once every gateway has had the
+    /// time to deliver again what it lost.
+    fn is_settled_in(&mut self, epoch: Epoch, lease: Duration) -> bool {
+        let now = clock::boot();
+        let before = self.epoch.filter(|(known, _)| *known == epoch);
+        let (_, since) = *self.epoch.insert(before.unwrap_or((epoch, now)));
+        if before.is_none() && self.before.take().is_some() {
+            tracing::info!("the store is in another epoch: which hours are final is looked at again");
+            self.renewed = true;
+        }
+        !self.renewed || now.since(since) >= GRACE + lease
     }
 }

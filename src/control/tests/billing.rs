@@ -114,7 +114,57 @@ async fn a_reader_that_waits_hears_of_a_change_when_it_comes() {
     });
     let waited = lines(&waited);
     assert_eq!((waited.len(), waited[0]["record"]["calls"]["ok"].as_str()), (1, Some("3")));
-    world.get(&owner.token, "/v1/usage/changes").await.problem(403, "forbidden");
+    // Of an account its own records alone.
+    let other = world.owner("two@example.com").await;
+    assert!(lines(&world.get(&other.token, "/v1/usage/changes").await).is_empty());
+    assert_eq!(lines(&world.get(&owner.token, "/v1/usage/changes").await), waited);
+}
+
+#[tokio::test]
+async fn changes_without_a_record_are_passed_by_and_waited_behind() {
+    let world = World::new();
+    let owner = world.owner("one@example.com").await;
+    let this = clock::wall().hour();
+    for back in (1..=5).rev() {
+        flush(&world, Hour(this.0 - back), 1, vec![], Some(false)).await;
+    }
+    let later = WallTime(this.start().0 + 60_000);
+    assert_eq!(Settled::default().round(&world.control, later).await.unwrap().len(), 5);
+    let began = std::time::Instant::now();
+    let path = "/v1/usage/changes?limit=1&wait=300ms";
+    let nothing = world.get(&world.billing, path).await;
+    assert!(lines(&nothing).is_empty() && began.elapsed() >= Duration::from_millis(300), "it waits behind them");
+    assert_eq!(nothing.headers["x-next-after"], "5");
+    flush(&world, this, 1, vec![counted(owner.account_id, 3)], None).await;
+    assert_eq!(lines(&world.get(&world.billing, path).await).len(), 1, "what is behind them is told");
+}
+
+#[tokio::test]
+async fn an_hour_without_a_gateway_is_final_with_its_corrections() {
+    let world = World::new();
+    let owner = world.owner("one@example.com").await;
+    let before = Hour(clock::wall().hour().0 - 2);
+    let adjust = json!({
+        "account_id": owner.account_id, "cluster_id": ClusterId([9; ID_BYTES]), "operation": "query",
+        "window_start": before.to_string(), "field": "read_units", "delta": 7, "reason": "an outage", "idempotency_key": "one",
+    });
+    world.post(&world.operator, "/v1/usage/adjustments", adjust).await.ok(201);
+    let later = WallTime(clock::wall().hour().start().0 + 60_000);
+    assert_eq!(Settled::default().round(&world.control, later).await.unwrap(), [before]);
+    assert_eq!(states(&world).await, [("final".to_owned(), vec![])]);
+    assert_eq!(lines(&world.get(&owner.token, "/v1/usage/records?final=true").await)[0]["read_units"], "7");
+}
+
+#[tokio::test]
+async fn a_gateway_that_died_long_ago_is_still_named_and_its_absence_is_not_exact() {
+    let world = World::new();
+    let owner = world.owner("one@example.com").await;
+    let this = clock::wall().hour();
+    flush(&world, Hour(this.0 - 9), 1, vec![counted(owner.account_id, 3)], None).await;
+    let path = format!("/v1/usage/windows?from={}", Hour(this.0 - 1));
+    let windows = world.get(&world.billing, &path).await.ok(200);
+    assert_eq!(windows["items"][0]["missing"], json!([GATEWAY]), "{windows}");
+    assert_eq!(world.get(&world.billing, "/v1/usage/reconciliation").await.ok(200)["verdict"], "open");
 }
 
 #[tokio::test]
@@ -126,7 +176,14 @@ async fn what_gateways_said_is_compared_with_what_the_ledger_holds() {
     flush(&world, before, 1, vec![counted(owner.account_id, 3)], None).await;
     assert_eq!(world.get(&world.billing, &path).await.ok(200)["verdict"], "open");
     flush(&world, before, 2, vec![counted(owner.account_id, 3)], Some(true)).await;
+    assert_eq!(world.get(&world.billing, &path).await.ok(200)["verdict"], "open", "not final yet");
+    let later = WallTime(before.end().0 + 60_000);
+    assert_eq!(Settled::default().round(&world.control, later).await.unwrap(), [before]);
     let exact = world.get(&world.billing, &path).await.ok(200);
+    let own = world.get(&owner.token, &path).await.ok(200);
+    assert_eq!((own["verdict"].as_str(), own["ledger"].as_str()), (Some("exact"), Some("3")));
+    let other = world.owner("two@example.com").await;
+    assert_eq!(world.get(&other.token, &path).await.ok(200)["ledger"], "0");
     assert_eq!(
         (exact["verdict"].as_str(), exact["flushed"].as_str(), exact["ledger"].as_str()),
         (Some("exact"), Some("3"), Some("3"))

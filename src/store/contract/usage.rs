@@ -119,11 +119,14 @@ pub async fn an_adjustment_is_made_once_and_never_changed(store: AnyStore) {
         record,
         field: Field::ReadUnits,
         delta,
+        counted: 5,
         reason: "an outage".to_owned(),
         idempotency_key: idempotency_key.to_owned(),
     };
     let made = store.adjust(new("one", -5), Actor::system(), NOW).await.unwrap();
     assert_eq!(store.adjust(new("one", -5), Actor::system(), WallTime(NOW.0 + 1)).await.unwrap(), made);
+    let too_much = store.adjust(new("much", -1), Actor::system(), NOW).await;
+    assert!(matches!(too_much, Err(AccountError::Refused(Refusal::BelowZero))), "{too_much:?}");
     let other = store.adjust(new("one", -6), Actor::system(), NOW).await;
     assert!(matches!(other, Err(AccountError::Refused(Refusal::IdempotencyKeyTaken))), "{other:?}");
     let before = changes_after(&store, 0).await;

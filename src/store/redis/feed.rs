@@ -27,6 +27,7 @@ impl FeedStore for RedisStore {
         ];
         let mut answer = self.place.judged(self.renewals().call(&scripts::RENEW, &arguments).await?)?;
         let epoch = answer.parsed()?;
+        self.watch.renewed_in(epoch);
         let lease = std::time::Duration::from_millis(answer.parsed()?);
         let revision = Revision(answer.parsed()?);
         self.watch.lease_is(lease);

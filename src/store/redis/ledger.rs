@@ -95,6 +95,11 @@ impl Ledger for RedisStore {
             let arguments = merge_arguments(&self.place, &flush, chunk)?;
             let arguments: Vec<_> = arguments.iter().map(Vec::as_slice).collect();
             let answer = self.place.judged(self.usage.call(&scripts::MERGE, &arguments).await?)?;
+            let mut answer = answer;
+            if answer.said != "FULL" && self.watch.is_another_epoch(answer.parsed()?) {
+                // A master that was cut off still takes what comes over old connections, and what it takes is lost.
+                return Err(StoreError::Away("usage went to a server that is not the master any more".to_owned()));
+            }
             if answer.said == "FULL" {
                 return Err(StoreError::Away("redis has little memory left: usage waits on the disk".to_owned()));
             }
@@ -181,13 +186,20 @@ async fn changed_rows(lane: &Lane, place: &Place, after: u64, most: usize) -> Re
 
 /// The hours that have lines, oldest first, as they are named.
 pub async fn hours(lane: &Lane, place: &Place, from: Hour, to: Hour) -> Result<Vec<String>, StoreError> {
-    let (from, to) = (from.0.to_string(), to.0.to_string());
-    let mut answer = place.good(lane.call(&scripts::HOURS, &[place.name(), from.as_bytes(), to.as_bytes()]).await?)?;
+    let (mut from, to, most) = (format!("{}", from.0), to.0.to_string(), PAGE.to_string());
     let mut hours = Vec::new();
-    while !answer.is_at_end() {
-        hours.push(answer.text()?);
+    loop {
+        let arguments = [place.name(), from.as_bytes(), to.as_bytes(), most.as_bytes()];
+        let mut answer = place.good(lane.call(&scripts::HOURS, &arguments).await?)?;
+        let before = hours.len();
+        while !answer.is_at_end() {
+            hours.push(answer.text()?);
+        }
+        match hours.last() {
+            Some(last) if hours.len() - before == PAGE => from = format!("({last}"),
+            _ => return Ok(hours),
+        }
     }
-    Ok(hours)
 }
 
 /// Every line of an hour, or every mark where `of` is `marks`.

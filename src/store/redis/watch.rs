@@ -14,7 +14,7 @@ use super::place::Place;
 use super::{pushes, scripts};
 use crate::clock;
 use crate::mutant::Mutant;
-use crate::principal::{Incarnation, Revision};
+use crate::principal::{Epoch, Incarnation, Revision};
 use crate::store::StoreError;
 use crate::store::confirm::{Confirmation, GatewayState, outwait};
 use crate::store::gateways::{Gateways, Told, UNNAMED};
@@ -41,6 +41,8 @@ pub struct Watch {
     looked: tokio::sync::Mutex<BootTime>,
     /// Who said since then that it has applied something. A hint for when to look, and nothing else.
     heard: Mutex<HashSet<Incarnation>>,
+    /// The epoch of the last renewal of this process.
+    renewed_in: Mutex<Option<Epoch>>,
 }
 
 /// Up to where changes are known to be on enough replicas.
@@ -68,9 +70,19 @@ impl Watch {
             dropped: AtomicUsize::default(),
             looked: tokio::sync::Mutex::new(BootTime(0)),
             heard: Mutex::default(),
+            renewed_in: Mutex::default(),
         };
         watch.lease_is(lease);
         watch
+    }
+
+    pub fn renewed_in(&self, epoch: Epoch) {
+        *self.renewed_in.lock() = Some(epoch);
+    }
+
+    /// Whether an answer of this epoch is from another server than the one that renews the lease.
+    pub fn is_another_epoch(&self, epoch: Epoch) -> bool {
+        self.renewed_in.lock().is_some_and(|renewed| renewed != epoch)
     }
 
     /// The lease in force, as last heard.

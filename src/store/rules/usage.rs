@@ -66,14 +66,18 @@ fn make_final(tx: &mut dyn Changes, window: &FinalWindow) -> Result<(), StoreErr
 pub fn adjust(tx: &mut dyn Changes, new: &NewAdjustment, actor: &Actor, now: WallTime) -> Answer<Adjustment> {
     if let Some(Place(row)) = ADJUSTMENTS_BY_KEY.get(tx, &new.idempotency_key)? {
         let made = ADJUSTMENTS.get_promised(tx, &row[..])?;
-        let same = NewAdjustment { adjustment_id: made.new.adjustment_id, ..new.clone() } == made.new;
+        let NewAdjustment { adjustment_id, counted, .. } = made.new;
+        let same = NewAdjustment { adjustment_id, counted, ..new.clone() } == made.new;
         return if same { Ok(made) } else { Err(Refusal::IdempotencyKeyTaken.into()) };
+    }
+    let record = place_of(&new.record);
+    if left_of(tx, &record, new)? < 0 {
+        return Err(Refusal::BelowZero.into());
     }
     if ACCOUNTS.get(tx, &new.record.account_id)?.is_none() {
         return Err(Refusal::NotFound.into());
     }
     let adjustment = Adjustment { new: new.clone(), actor: actor.clone(), at: now };
-    let record = place_of(&new.record);
     let row = [record.as_slice(), &now.0.to_be_bytes(), &new.adjustment_id.0].concat();
     tx.put(&ADJUSTMENTS, &row[..], &adjustment)?;
     tx.put(&ADJUSTMENTS_BY_KEY, &new.idempotency_key, &Place(row))?;
@@ -87,6 +91,18 @@ pub fn adjust(tx: &mut dyn Changes, new: &NewAdjustment, actor: &Actor, now: Wal
         detail: Some(format!("{} {:+} in {}: {}", new.field, new.delta, new.record.hour, new.reason)),
     })?;
     Ok(adjustment)
+}
+
+/// What a number of a record would come to. What is counted only grows, so it holds from then on.
+fn left_of(tx: &dyn Changes, record: &[u8], new: &NewAdjustment) -> Result<i128, StoreError> {
+    let mut left = i128::from(new.counted) + i128::from(new.delta);
+    ADJUSTMENTS.scan(tx, Span::prefix(record), |_, Adjustment { new: known, .. }| {
+        if known.field == new.field {
+            left += i128::from(known.delta);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(left)
 }
 
 pub fn abandon(
