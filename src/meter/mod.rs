@@ -1,6 +1,6 @@
 //! Metering: a charge is opened at admission and committed exactly once; counters survive SIGKILL; absolute values reach the ledger.
 //!
-//! - [`charge`]: what the path of a call holds. [`shard`]: who writes where.
+//! - [`charge`]: what the path of a call holds. [`shard`] (with [`line_map`]): who writes where.
 //! - [`layout`] (with [`header`], [`line`], [`packed_key`] and [`words`]): what is in a file, and why no kill can tear it.
 //!   [`slab`]: the mapped file. [`folder`]: where the files are and who is alive.
 //! - [`window`]: hours are prepared early and folded when over. [`flush`] (with [`hour_flush`] and [`batch`]): absolute values to the
@@ -17,6 +17,7 @@ mod hour_flush;
 mod inherit;
 mod layout;
 mod line;
+mod line_map;
 #[cfg(test)]
 mod memory_ledger;
 mod packed_key;

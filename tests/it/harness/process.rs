@@ -54,14 +54,22 @@ impl Process {
     }
 
     /// `tollgate serve --config FILE` where `folder` is a tmpfs that nobody else has mounted, with these options of mount(8). From here
-    /// it is below [`Process::root`].
-    pub fn serve_on_tmpfs(config: &Path, folder: &Path, options: &str) -> Self {
+    /// it is below [`Process::root`]. `None` where no process may have mounts of its own, as in most containers.
+    pub fn serve_on_tmpfs(config: &Path, folder: &Path, options: &str) -> Option<Self> {
+        let unshared = || {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--mount"]);
+            command
+        };
+        if !unshared().arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+            return None;
+        }
         const SCRIPT: &str = "mount -t tmpfs -o \"$1\" none \"$2\" && exec \"$3\" serve --config \"$4\"";
-        let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "--mount", "sh", "-c", SCRIPT, "sh", options]);
+        let mut command = unshared();
+        command.args(["sh", "-c", SCRIPT, "sh", options]);
         command.args([folder, Path::new(env!("CARGO_BIN_EXE_tollgate")), config]);
         command.env_remove("TOLLGATE_LOG").env_remove("TOLLGATE_LOG_FORMAT").stdin(Stdio::null());
-        Self::spawn(command)
+        Some(Self::spawn(command))
     }
 
     fn spawn(mut command: Command) -> Self {
