@@ -114,7 +114,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
 
 /// So far before the end of an hour of the true time that what follows is within it.
 fn away_from_the_end_of_an_hour() {
-    while wall() % HOUR > HOUR - 30 {
+    while wall() % HOUR > HOUR - 100 {
         std::thread::sleep(Duration::from_secs(1));
     }
 }

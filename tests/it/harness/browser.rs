@@ -265,7 +265,9 @@ impl Refusal {
     fn is_of_a_page_that_goes(&self) -> bool {
         let [error, message] = ["error", "message"].map(|field| self.value[field].as_str().unwrap_or_default());
         error == "stale element reference"
-            || ["navigation", "execution context", "document unloaded"].iter().any(|sign| message.contains(sign))
+            || ["navigation", "execution context", "document unloaded", "belong to the document"]
+                .iter()
+                .any(|sign| message.contains(sign))
     }
 }
 
