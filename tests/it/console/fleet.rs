@@ -90,10 +90,10 @@ impl Fleet {
         key
     }
 
-    fn delete(&mut self) {
+    fn delete(&self, code: &str) {
         self.browser.click("[data-open=delete-key]");
         self.browser.fill("#delete-word", "indexer");
-        self.browser.fill("#delete-code", &self.codes.next());
+        self.browser.fill("#delete-code", code);
         self.browser.click("#delete-key [type=submit]");
     }
 
@@ -137,9 +137,11 @@ fn a_key_lives_and_dies_on_both_gateways_as_its_owner_says() {
         fleet.browser.reads("#view-key [data-key]", &key);
         fleet.browser.press(PRESS_ESCAPE);
     }
-    // One gateway stands still: the other one confirms, and the page says who is waited for.
+    // One gateway stands still: the other one confirms, and the page says who is waited for. A code may take a while to come, and
+    // nobody would wait for a gateway that has lost its lease meanwhile.
+    let code = fleet.codes.next();
     fleet.processes[2].1.signal(Signal::STOP);
-    fleet.delete();
+    fleet.delete(&code);
     fleet.browser.reads("#delete-key [data-receipt]", "Denied on 1 of 2 gateways so far");
     fleet.browser.reads("#delete-key .gateways .done", " ms");
     fleet.browser.reads("#delete-key .gateways .waiting", "waiting");
@@ -172,7 +174,8 @@ fn a_key_lives_and_dies_on_both_gateways_in_chinese() {
     fleet.browser.reads("main", "还没有密钥");
     let key = fleet.create();
     assert_eq!(fleet.statuses(&key), [200, 200]);
-    fleet.delete();
+    let code = fleet.codes.next();
+    fleet.delete(&code);
     fleet.browser.reads("#delete-key [data-receipt]", "已在 2 / 2 个网关上拒绝");
     assert_eq!(fleet.statuses(&key), [401, 401]);
     fleet.has_no_complaints();
