@@ -24,9 +24,9 @@ const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 /// Records in one answer, unless asked otherwise, and at most.
 const USUAL: usize = 10_000;
 const MOST: usize = 100_000;
-/// Hours that are longer ago are read several at once.
-const AT_ONCE: u32 = 24;
+/// Hours that are longer ago than these are read a day at once, since most questions about them are about long spans.
 const RECENT_HOURS: u32 = 35 * 24;
+const AT_ONCE: u32 = 24;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,7 +115,8 @@ fn cursor(text: &str, by_key: bool) -> Result<Dimensions, Problem> {
 }
 
 impl Control {
-    /// Up to `limit` records and, where there are more, one beyond. Read hour by hour, so that memory is bounded by the page.
+    /// Up to `limit` records and, where there are more, one beyond. Read by the hour or the day, so that memory is bounded by what one of these
+    /// holds and the page.
     async fn page(
         &self,
         selection: &Selection,

@@ -90,7 +90,7 @@ impl Control {
         changes: &UsageChanges,
         selection: &Selection,
     ) -> Result<Vec<(u64, UsageRecord)>, StoreError> {
-        let asked = Asked::of(changes);
+        let asked = Asked::of(changes, selection);
         let Some((first, last)) = asked.span() else { return Ok(Vec::new()) };
         // Asked before the lines: a record that says it is final has at least all that made it so.
         let standing = self.standing(first, last).await?;
@@ -123,11 +123,13 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(changes: &UsageChanges) -> Self {
+    /// Records of other accounts are not looked up only to be left out.
+    fn of(changes: &UsageChanges, selection: &Selection) -> Self {
         let mut asked = Self::default();
         for (number, touched) in &changes.touched {
             let known = match touched {
                 Touched::Hour(hour) => asked.hours.entry(*hour).or_default(),
+                Touched::Record(record) if !selection.takes_record(&Dimensions::of(record)) => continue,
                 Touched::Record(record) => asked.records.entry(Dimensions::of(record)).or_default(),
             };
             *known = (*known).max(*number);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::operation::Operation;
 use super::*;
 use crate::meter::record::Flush;
 use crate::principal::{ID_BYTES, KeyId, SessionId};
@@ -21,46 +22,6 @@ const ROUTES: &str = "
     GET /v1/audit/verify, GET /v1/store, GET /v1/store/backup, GET /v1/gateways, GET /v1/usage/records, GET /metrics/usage,
     GET /v1/usage/windows, GET /v1/usage/changes, GET /v1/usage/reconciliation, POST /v1/usage/adjustments,
     POST /v1/usage/abandonments";
-
-/// One operation of the document.
-struct Operation {
-    method: Method,
-    path: String,
-    facts: Value,
-}
-
-impl Operation {
-    fn id(&self) -> &str {
-        self.facts["operationId"].as_str().unwrap()
-    }
-
-    fn callers(&self) -> Vec<&str> {
-        self.facts["x-callers"].as_array().unwrap().iter().map(|who| who.as_str().unwrap()).collect()
-    }
-
-    fn parameters(&self, place: &str) -> Vec<&Value> {
-        let all = self.facts["parameters"].as_array().into_iter().flatten();
-        all.filter(|parameter| parameter["in"] == place).collect()
-    }
-
-    fn example(&self) -> Value {
-        self.facts["requestBody"]["content"]["application/json"]["example"].clone()
-    }
-
-    fn is_success(&self, status: StatusCode) -> bool {
-        status.is_success() && self.facts["responses"].get(status.as_str()).is_some()
-    }
-
-    /// That this answer is one of the document's, down to its code.
-    #[track_caller]
-    fn check_documented(&self, answer: &Answer) {
-        let told = &self.facts["responses"][answer.status.as_str()];
-        assert!(told.is_object(), "{} answers {}: {}", self.id(), answer.status, answer.text);
-        if let Some(codes) = told["x-codes"].as_array() {
-            assert!(codes.contains(&answer.json()["code"]), "{}: {}", self.id(), answer.text);
-        }
-    }
-}
 
 async fn document(world: &World) -> Value {
     let answer = world.get("", "/openapi.json").await;

@@ -7,6 +7,7 @@ mod hostile;
 mod keys;
 mod listener;
 mod model;
+mod operation;
 mod own;
 mod racing;
 mod usage;

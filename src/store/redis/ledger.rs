@@ -94,14 +94,13 @@ impl Ledger for RedisStore {
         for chunk in chunks {
             let arguments = merge_arguments(&self.place, &flush, chunk)?;
             let arguments: Vec<_> = arguments.iter().map(Vec::as_slice).collect();
-            let answer = self.place.judged(self.usage.call(&scripts::MERGE, &arguments).await?)?;
-            let mut answer = answer;
-            if answer.said != "FULL" && self.watch.is_another_epoch(answer.parsed()?) {
-                // A master that was cut off still takes what comes over old connections, and what it takes is lost.
-                return Err(StoreError::Away("usage went to a server that is not the master any more".to_owned()));
-            }
+            let mut answer = self.place.judged(self.usage.call(&scripts::MERGE, &arguments).await?)?;
             if answer.said == "FULL" {
                 return Err(StoreError::Away("redis has little memory left: usage waits on the disk".to_owned()));
+            }
+            if self.watch.is_another_epoch(answer.parsed()?) {
+                // A master that was cut off still takes what comes over old connections, and what it takes is lost.
+                return Err(StoreError::Away("usage went to a server that is not the master any more".to_owned()));
             }
         }
         if self.keeps_sums() {

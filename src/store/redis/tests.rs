@@ -1,5 +1,7 @@
 //! What only a store on another server can get wrong: two control planes, lost connections and servers, a store that is gone.
 
+mod usage;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -412,34 +414,4 @@ async fn another_epoch_waits_for_every_control_plane_that_was_named() {
     let renewed = crate::store::FeedStore::renew(&two, renewal(0)).await.unwrap();
     assert_eq!(one.open_epoch().await.unwrap(), super::Opened::Open);
     assert_eq!(crate::store::FeedStore::renew(&one, renewal(0)).await.unwrap().epoch, renewed.epoch);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sums_are_right_after_a_server_has_lost_merges() {
-    use crate::meter::record::{Counters, Flush, LineKey, Operation};
-    let server = Server::shared();
-    let url = server.fresh();
-    let store: Arc<dyn Store> = Arc::new(control(&url, "control-1").unwrap());
-    let (account_id, key_id) = (crate::principal::AccountId([1; 10]), crate::principal::KeyId([2; 10]));
-    let cluster_id = crate::principal::ClusterId([3; 10]);
-    let key = LineKey { account_id, key_id, cluster_id, operation: Operation::Query };
-    let flush = |sequence: u64, opened: u64| Flush {
-        incarnation: Incarnation([7; 10]),
-        hour: crate::time::Hour(492_777),
-        sequence,
-        lines: vec![(key, Counters { opened, ..Counters::default() })],
-        watermark: NOW,
-        closing: None,
-    };
-    for sequence in 1..=5 {
-        store.merge(flush(sequence, sequence * 10)).await.unwrap();
-    }
-    let client = redis::Client::open(url).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let lost = ["{tg}:u:492777", "{tg}:u:changed", "{tg}:u:merges", "{tg}:u:marks", "{tg}:u:hours"];
-    let _: () = redis::cmd("DEL").arg(&lost).query_async(&mut connection).await.unwrap();
-    for (sequence, opened, sum) in [(4, 40, 50), (6, 60, 60)] {
-        store.merge(flush(sequence, opened)).await.unwrap();
-        assert_eq!(store.totals()[0].counters.opened, sum);
-    }
 }
