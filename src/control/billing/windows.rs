@@ -202,3 +202,20 @@ impl Settled {
         !self.renewed || now.since(since) >= GRACE + lease
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::principal::ID_BYTES;
+
+    #[test]
+    fn in_another_epoch_everything_is_looked_at_again_and_not_at_once() {
+        let (one, two, lease) = (Epoch([1; ID_BYTES]), Epoch([2; ID_BYTES]), Duration::from_secs(5));
+        let mut settled = Settled::default();
+        assert!(settled.is_settled_in(one, lease));
+        settled.before = Some(Hour(7));
+        assert!(settled.is_settled_in(one, lease) && settled.before == Some(Hour(7)), "nothing has changed");
+        assert!(!settled.is_settled_in(two, lease) && settled.before.is_none());
+        assert!(!settled.is_settled_in(two, lease), "gateways still deliver what was lost");
+    }
+}
