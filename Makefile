@@ -66,11 +66,12 @@ native:
 	$(call need,command -v cc,gcc libc6-dev)
 	$(call need,command -v cmake,cmake)
 
-# The tests count system calls, move wall clocks, and start the servers that nodes work with.
+# The tests count system calls and instructions, move wall clocks, and start the servers that nodes work with.
 tools:
 	$(call need,command -v redis-server,redis-server)
 	$(call need,command -v faketime,faketime)
 	$(call need,command -v strace,strace)
+	$(call need,command -v valgrind,valgrind)
 	$(call need,command -v prometheus,prometheus)
 
 # The tests use the console as a person does. The font is for what they write in Chinese.

@@ -251,12 +251,15 @@ impl DataPlane {
 
     fn checks(&self) -> Vec<ReadinessCheck> {
         let (gateway, feed, meter) = (Arc::clone(&self.gateway), Arc::clone(&self.feed), Arc::clone(&self.meter));
+        let serves_unmetered = gateway.config.serve_unmetered;
         let lease = ReadinessCheck::new("lease", move || {
             let good = gateway.has_lease() && feed.attempts().last_succeeded;
             if good { Ok(()) } else { Err("the store has not renewed this gateway's lease".to_owned()) }
         });
         let slab = ReadinessCheck::new("slab", move || {
-            if meter.is_writable() { Ok(()) } else { Err("there is no room for usage counters".to_owned()) }
+            // A gateway that serves all the same is not to be taken out of service.
+            let serves = meter.is_writable() || serves_unmetered;
+            if serves { Ok(()) } else { Err("there is no room for usage counters".to_owned()) }
         });
         vec![lease, slab]
     }

@@ -172,6 +172,7 @@ fn gateway(read: &mut Reader<'_>) -> GatewayConfig {
         default_cluster: read.find(&s::DEFAULT_CLUSTER).map(|name| name.0),
         http_denials: read.get(&s::HTTP_DENIALS),
         allow_browser: read.get(&s::ALLOW_BROWSER),
+        serve_unmetered: read.get(&s::SERVE_UNMETERED),
         trusted_proxies: read.get(&s::TRUSTED_PROXIES),
         grpc_services: texts(read.get(&s::GRPC_SERVICES)),
         limits: limits(read),

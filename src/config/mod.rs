@@ -43,6 +43,8 @@ pub struct GatewayConfig {
     pub default_cluster: Option<String>,
     pub http_denials: HttpDenials,
     pub allow_browser: bool,
+    /// Whether calls are passed on that cannot be counted.
+    pub serve_unmetered: bool,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// The gRPC service prefixes whose methods are routed by name.

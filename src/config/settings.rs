@@ -98,6 +98,8 @@ settings! {
     HTTP_DENIALS: HttpDenials = "gateway.http_denials", default "status";
     /// Whether calls from browsers are let through. API keys are for servers only.
     ALLOW_BROWSER: bool = "gateway.allow_browser", default false;
+    /// Whether calls are passed on that cannot be counted now, for want of room for usage counters. Nobody is billed for them; a metric counts them.
+    SERVE_UNMETERED: bool = "gateway.serve_unmetered", default false;
     /// Networks whose X-Forwarded-For is believed, for allow-lists and the audit log.
     TRUSTED_PROXIES: Vec<IpNet> = "gateway.trusted_proxies", default [];
     /// gRPC services whose methods are known by name; calls to others are counted as the operation "other".

@@ -25,7 +25,7 @@ use crate::telemetry::metrics::Call;
 
 pub struct Exchange {
     gateway: Arc<Gateway>,
-    /// Taken by the commit.
+    /// Taken by the commit. A call that is served unmetered never has one.
     charge: Option<Charge>,
     _place: CallPlace,
     _permit: Permit,
@@ -56,7 +56,8 @@ enum Status {
 /// What an exchange is begun with.
 pub struct Opened {
     pub gateway: Arc<Gateway>,
-    pub charge: Charge,
+    /// Absent where the call is served unmetered.
+    pub charge: Option<Charge>,
     pub place: CallPlace,
     pub permit: Permit,
     pub dialect: Dialect,
@@ -67,7 +68,7 @@ pub struct Opened {
 impl Exchange {
     pub fn new(opened: Opened) -> Box<Self> {
         let Opened { gateway, charge, place, permit, dialect, operation, upload } = opened;
-        let (_place, _permit, charge) = (place, permit, Some(charge));
+        let (_place, _permit) = (place, permit);
         Box::new(Self { gateway, charge, _place, _permit, dialect, operation, upload, pooled: None, answer: None })
     }
 

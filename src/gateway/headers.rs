@@ -75,31 +75,34 @@ fn is_no_trailer(name: &str) -> bool {
 pub struct Stamp {
     account: HeaderValue,
     key_id: HeaderValue,
-    usage: HeaderValue,
+    /// Absent for a call that is served unmetered: the service can tell those that nobody counted.
+    usage: Option<HeaderValue>,
 }
 
+/// Where a call is counted: by whom, in which hour, and the number that tells the calls of one incarnation apart.
+pub struct CountedIn(pub Incarnation, pub Hour, pub u64);
+
 impl Stamp {
-    /// `sequence` tells the calls of one incarnation apart. The stamp of a call that is sent again is the same.
-    pub fn new(account: AccountId, key_id: KeyId, incarnation: Incarnation, hour: Hour, sequence: u64) -> Self {
+    /// The stamp of a call that is sent again is the same.
+    pub fn new(account: AccountId, key_id: KeyId, counted: Option<CountedIn>) -> Self {
         // Long enough for all of it, so that there is one allocation.
         let mut text = String::with_capacity(128);
-        let mut ends = [0; 3];
-        HOUR_TEXT.with_borrow_mut(|held| {
-            let hour = held.of(hour);
-            let parts =
-                [format_args!("{account}"), format_args!("{key_id}"), format_args!("{incarnation};{hour};{sequence}")];
-            for (part, end) in parts.into_iter().zip(&mut ends) {
-                // Writing to a string does not fail.
-                let _ = text.write_fmt(part);
-                *end = text.len();
-            }
-        });
-        let [account, key_id, usage] = ends;
+        // Writing to a string does not fail.
+        let _ = write!(text, "{account}");
+        let account_end = text.len();
+        let _ = write!(text, "{key_id}");
+        let key_end = text.len();
+        let is_counted = counted.is_some();
+        if let Some(CountedIn(incarnation, hour, sequence)) = counted {
+            HOUR_TEXT.with_borrow_mut(|held| {
+                let _ = write!(text, "{incarnation};{};{sequence}", held.of(hour));
+            });
+        }
         let text = Bytes::from(text);
         Self {
-            account: value(text.slice(..account)),
-            key_id: value(text.slice(account..key_id)),
-            usage: value(text.slice(key_id..usage)),
+            account: value(text.slice(..account_end)),
+            key_id: value(text.slice(account_end..key_end)),
+            usage: is_counted.then(|| value(text.slice(key_end..))),
         }
     }
 }
@@ -147,7 +150,9 @@ pub fn to_upstream(headers: &mut HeaderMap, stamp: &Stamp, request_id: &HeaderVa
     }
     headers.insert(&ACCOUNT, stamp.account.clone());
     headers.insert(&KEY_ID, stamp.key_id.clone());
-    headers.insert(&USAGE, stamp.usage.clone());
+    if let Some(usage) = &stamp.usage {
+        headers.insert(&USAGE, usage.clone());
+    }
     headers.insert(&REQUEST_ID, request_id.clone());
 }
 
@@ -244,7 +249,8 @@ mod tests {
     const OUR_ID: HeaderValue = HeaderValue::from_static("r-1");
 
     fn stamp() -> Stamp {
-        Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), Incarnation([3; ID_BYTES]), Hour(492_777), u64::MAX)
+        let counted = CountedIn(Incarnation([3; ID_BYTES]), Hour(492_777), u64::MAX);
+        Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), Some(counted))
     }
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -277,6 +283,14 @@ mod tests {
         assert_eq!(headers["x-tollgate-usage"], format!("{incarnation};{};18446744073709551615", Hour(492_777)));
         assert_eq!(headers["x-request-id"], "r-1");
         assert_eq!(headers["accept-encoding"], "identity");
+    }
+
+    #[test]
+    fn a_call_that_nobody_counts_goes_on_without_a_place_where_it_is_counted() {
+        let mut headers = map(&[("x-tollgate-usage", "forged")]);
+        to_upstream(&mut headers, &Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), None), &OUR_ID);
+        assert_eq!(headers["x-tollgate-account"], AccountId([1; ID_BYTES]).to_string());
+        assert!(!headers.contains_key("x-tollgate-usage"), "{headers:?}");
     }
 
     #[test]

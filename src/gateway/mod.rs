@@ -41,7 +41,7 @@ use self::exchange::{Exchange, Opened};
 use self::form::HeadLimits;
 use self::forward::{Deadlines, Onward, forward};
 use self::guard::InCall;
-use self::headers::Stamp;
+use self::headers::{CountedIn, Stamp};
 use self::pool::Wanted;
 use self::respond::{Dialect, Manner, RequestId};
 use self::route::{Authority, GrpcServices};
@@ -189,7 +189,7 @@ impl Gateway {
         let operation = self.operation(dialect, &parts);
         let charge = self.open_charge(&admission, operation, browser)?;
         let authority = authority_of(&parts)?;
-        self.dress(&mut parts, &admission, &charge, id);
+        self.dress(&mut parts, &admission, charge.as_ref(), id);
         let (body, upload) = Uploading::new(unread, limits);
         let gateway = Arc::clone(self);
         let exchange = Exchange::new(Opened { gateway, charge, place, permit, dialect, operation, upload });
@@ -214,21 +214,37 @@ impl Gateway {
         }
     }
 
-    fn open_charge(&self, admission: &Admission, operation: Operation, browser: bool) -> Result<Charge, Denial> {
-        self.meter.open_charge(line_of(admission, operation), admission.wall, browser).map_err(|error| {
-            // All that are refused are in the metrics; the log has one for each time that it was tried.
-            if !matches!(error, Unmetered::Lately) {
-                tracing::error!(%error, "a call could not be metered and was not passed on");
+    /// `None`: the call cannot be counted, and is passed on all the same, since `gateway.serve_unmetered` says so.
+    fn open_charge(
+        &self,
+        admission: &Admission,
+        operation: Operation,
+        browser: bool,
+    ) -> Result<Option<Charge>, Denial> {
+        let error = match self.meter.open_charge(line_of(admission, operation), admission.wall, browser) {
+            Ok(charge) => return Ok(Some(charge)),
+            Err(error) => error,
+        };
+        // All of them are in the metrics; the log has one for each time that it was tried.
+        let is_news = !matches!(error, Unmetered::Lately);
+        if self.config.serve_unmetered {
+            self.metrics.unmetered_calls.inc();
+            if is_news {
+                tracing::error!(%error, "a call could not be metered and was passed on unmetered");
             }
-            Denial::CannotMeter
-        })
+            return Ok(None);
+        }
+        if is_news {
+            tracing::error!(%error, "a call could not be metered and was not passed on");
+        }
+        Err(Denial::CannotMeter)
     }
 
     /// Takes the client's secrets and claims out of the head, and puts in who is charged.
-    fn dress(&self, parts: &mut Parts, admission: &Admission, charge: &Charge, id: &RequestId) {
+    fn dress(&self, parts: &mut Parts, admission: &Admission, charge: Option<&Charge>, id: &RequestId) {
         let verified = &admission.verified;
-        let incarnation = self.meter.incarnation();
-        let stamp = Stamp::new(verified.account_id(), verified.key_id(), incarnation, charge.hour(), charge.sequence());
+        let counted = charge.map(|charge| CountedIn(self.meter.incarnation(), charge.hour(), charge.sequence()));
+        let stamp = Stamp::new(verified.account_id(), verified.key_id(), counted);
         extract::take_out(&mut parts.headers);
         headers::to_upstream(&mut parts.headers, &stamp, id.header());
     }

@@ -53,6 +53,8 @@ pub struct Metrics {
     pub meter_spool_fails: IntGauge,
     /// Files with usage of dead gateways that were left in place, since they are damaged or of another store.
     pub meter_files_left: IntGauge,
+    /// Calls passed on although they could not be counted, as `gateway.serve_unmetered` says.
+    pub unmetered_calls: IntCounter,
     /// Calls that ended without being counted. Anything but 0 is a defect.
     pub meter_uncounted: IntGauge,
     /// Calls read on after their client had gone, by how that ended.
@@ -99,6 +101,10 @@ impl Metrics {
             meter_spool_fails: r.int_gauge("meter_spool_fails", "1 while usage cannot be written to the spool.")?,
             meter_files_left: r
                 .int_gauge("meter_files_left", "Files with usage left in place: damaged, or of another store.")?,
+            unmetered_calls: r.counter(
+                "unmetered_calls_total",
+                "Calls passed on although they could not be counted (gateway.serve_unmetered).",
+            )?,
             meter_uncounted: r
                 .int_gauge("meter_uncounted", "Calls that ended without being counted; anything but 0 is a defect.")?,
             abandoned_drains: r

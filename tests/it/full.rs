@@ -42,13 +42,6 @@ fn fill(folder: &Path) -> PathBuf {
     path
 }
 
-/// A number of the metrics at this address.
-fn metric(at: std::net::SocketAddr, series: &str) -> u64 {
-    let text = raw::call(at, "GET", "/metrics", &[], b"").text();
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().unwrap()
-}
-
 #[track_caller]
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -67,7 +60,7 @@ fn on_a_full_tmpfs_known_lines_go_on_new_ones_are_refused_and_every_count_is_rig
     let keys: Vec<String> = (0..60).map(|number| format!("imported-key-{number:02}")).collect();
     let imported: Vec<_> = keys.iter().map(|key| json!({"key": key})).collect();
     world.operator("POST", &format!("/v1/accounts/{}/keys/import", account.id), &json!({"keys": imported}));
-    assert_eq!(metric(world.control, "tollgate_meter_no_room"), 0);
+    assert_eq!(raw::metric(world.control, "tollgate_meter_no_room"), 0);
 
     let slab = world.node.path("slab");
     let ballast = fill(&world.process.root().join(slab.strip_prefix("/").unwrap()));
@@ -78,19 +71,19 @@ fn on_a_full_tmpfs_known_lines_go_on_new_ones_are_refused_and_every_count_is_rig
         Ask::with_key(&keys[59]).over(wire, world.gateway).is(Denial::CannotMeter);
         Ask::with_key(&key.text).over(Wire::Http1, world.gateway).is_good();
     }
-    world.wait_until("the alarm is up", || metric(world.control, "tollgate_meter_no_room") == 1);
-    assert!(metric(world.control, "tollgate_denials_total{denial=\"cannot_meter\"}") >= 4);
+    world.wait_until("the alarm is up", || raw::metric(world.control, "tollgate_meter_no_room") == 1);
+    assert!(raw::metric(world.control, "tollgate_denials_total{denial=\"cannot_meter\"}") >= 4);
     world.process.log_line("a call could not be metered and was not passed on");
     world.process.log_line("making slab files ahead fails");
 
     fs::remove_file(ballast).unwrap();
     world.wait_until("there is room again", || Ask::with_key(&keys[59]).over(Wire::Http1, world.gateway).status == 200);
-    world.wait_until("the alarm is down", || metric(world.control, "tollgate_meter_no_room") == 0);
+    world.wait_until("the alarm is down", || raw::metric(world.control, "tollgate_meter_no_room") == 0);
     let passed_on = full + 4;
     assert_eq!(world.sample.calls(), passed_on);
     assert_eq!(world.ledger(passed_on).values().sum::<u64>(), passed_on);
     assert_eq!(Usage::of_records(world.control, "").opened, passed_on);
-    assert_eq!(metric(world.control, "tollgate_meter_uncounted"), 0);
+    assert_eq!(raw::metric(world.control, "tollgate_meter_uncounted"), 0);
 }
 
 #[test]
@@ -150,7 +143,7 @@ fn a_spool_that_cannot_be_written_while_the_store_is_away_stops_no_call_and_lose
     fleet.redis.kill();
     let served = || fleet.status(gateway, &key) == 200;
     assert!(served(), "the lease is good");
-    until("the alarm is up", || metric(health, "tollgate_meter_spool_fails") == 1);
+    until("the alarm is up", || raw::metric(health, "tollgate_meter_spool_fails") == 1);
     fleet.process(0).log_line("usage cannot be written to the spool");
     fleet.redis.start_again();
     fs::remove_file(&spool).unwrap();

@@ -114,6 +114,47 @@ fn a_call_that_cannot_be_metered_is_not_passed_on_and_known_lines_go_on() {
     world.wait_until("the node is ready", ready);
 }
 
+#[test]
+fn a_call_that_cannot_be_metered_is_passed_on_where_that_is_switched_on() {
+    let world = World::start("serve_unmetered = true", "");
+    let (account, key) = world.owner(DEFAULT_HOST);
+    let keys: Vec<String> = (0..60).map(|number| format!("imported-key-{number:02}")).collect();
+    let imported: Vec<_> = keys.iter().map(|key| json!({"key": key})).collect();
+    world.operator("POST", &format!("/v1/accounts/{}/keys/import", account.id), &json!({"keys": imported}));
+    fs::remove_dir_all(world.node.path("slab")).unwrap();
+    let called = call_all(&world, &keys);
+    let counter = || raw::metric(world.control, "tollgate_unmetered_calls_total");
+    world.wait_until("the alarm is up", || counter() > 0);
+
+    // A key that is not valid is none here either.
+    for wire in Wire::ALL {
+        Ask::with_key(&key.text).over(wire, world.gateway).is_good();
+        Ask::with_key("never-seen").over(wire, world.gateway).is(Denial::NotValid);
+    }
+    let unmetered = counter();
+    let passed_on = called + Wire::ALL.len() as u64;
+    assert_eq!(world.sample.calls(), passed_on);
+    assert_eq!(world.ledger(passed_on - unmetered).values().sum::<u64>(), passed_on - unmetered);
+    assert!(unmetered < called, "nothing was counted while there was room: {unmetered} of {called}");
+    world.process.log_line("a call could not be metered and was passed on unmetered");
+    let ready = raw::call(world.control, "GET", "/readyz", &[], b"");
+    assert_eq!(ready.status, 200, "{}", ready.text());
+}
+
+/// Calls every operation with every key, all of which must be passed on; how many those are.
+fn call_all(world: &World, keys: &[String]) -> u64 {
+    let mut connection = Raw::connect(world.gateway);
+    for key in keys {
+        for (method, target) in OPERATIONS {
+            let headers = [("dashvector-auth-token", key.as_str())];
+            connection.send(&raw::request(world.gateway, method, target, &headers, b""));
+            // Not everything that is called is there.
+            assert_ne!(connection.answer().status, 503);
+        }
+    }
+    (keys.len() * OPERATIONS.len()) as u64
+}
+
 /// Calls every operation with one key after the other, until a call is denied; how many were served.
 pub fn fill_lines(world: &World, keys: &[String]) -> u64 {
     const LINES: u64 = 1024;

@@ -72,6 +72,20 @@ impl Process {
         Some(Self::spawn(command))
     }
 
+    /// `tollgate serve --config FILE` under valgrind, which counts the instructions of each thread, and writes what it has counted into
+    /// the folder when `callgrind_control` asks for it.
+    pub fn serve_counted(config: &Path, counts: &Path) -> Self {
+        let mut command = Command::new("valgrind");
+        command.args(["--quiet", "--tool=callgrind", "--separate-threads=yes", "--callgrind-out-file=counts"]);
+        command.args([env!("CARGO_BIN_EXE_tollgate"), "serve", "--config"]).arg(config).current_dir(counts);
+        command.env_remove("TOLLGATE_LOG").env_remove("TOLLGATE_LOG_FORMAT").stdin(Stdio::null());
+        let process = Self::spawn(command);
+        // It takes many times as long as usual.
+        let is_up = |line: &str| line.contains("the lease is held").then_some(());
+        process.expect(&process.stderr, "that the lease is held", PATIENCE * 6, is_up);
+        process
+    }
+
     fn spawn(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = Lines::read_from(child.stdout.take().unwrap());

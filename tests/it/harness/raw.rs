@@ -60,6 +60,14 @@ pub fn try_call(
 }
 
 /// A call of the control API with a Bearer token (none where empty) and a JSON body (none where null).
+/// A number of the metrics at this address: a name with its labels as they are written there.
+pub fn metric(at: SocketAddr, series: &str) -> u64 {
+    let text = call(at, "GET", "/metrics", &[], b"").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let value: f64 = line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().unwrap();
+    value as u64
+}
+
 pub fn api(at: SocketAddr, method: &str, target: &str, token: &str, body: &Value) -> Answer {
     try_api(at, method, target, token, body).unwrap()
 }

@@ -185,10 +185,7 @@ impl Stage {
 
     /// One number of `/metrics`, where all labels are the given text.
     pub fn metric(&self, series: &str) -> u64 {
-        let text = raw::call(self.control, "GET", "/metrics", &[], b"").text();
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        let value: f64 = line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().unwrap();
-        value as u64
+        raw::metric(self.control, series)
     }
 
     /// A field of `/proc/<pid>/status` of the gateway in KiB, as `VmRSS`.
