@@ -12,6 +12,7 @@ use dashmap::mapref::entry::Entry as Slot;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
+use crate::auth::entry::{Entry, Known};
 use crate::key::Digest;
 use crate::mutant::Mutant;
 use crate::principal::{Account, AccountId, AccountStatus, Cluster, ClusterId, Credential, Epoch, Revision};
@@ -39,16 +40,6 @@ pub struct Keyring {
     epoch: Mutex<Option<Epoch>>,
     buried: Mutex<VecDeque<(Revision, Digest)>>,
     loads: AtomicUsize,
-}
-
-#[derive(Clone, Copy)]
-enum Entry {
-    /// `flagged`: a push said that the key was deleted; denied until the log or a load has said more.
-    Allow {
-        credential: Credential,
-        flagged: bool,
-    },
-    Tombstone,
 }
 
 /// What a lookup found. It says nothing about the lease under which it was made.
@@ -96,14 +87,14 @@ impl Default for Keyring {
 impl Keyring {
     /// Looks a key and its account up. An unknown key is remembered until a moment on the caller's clock, so `now`.
     pub fn look_up(&self, digest: &Digest, now: impl Fn() -> BootTime) -> Seen {
-        let entry = self.keys.get(digest).map(|entry| *entry);
-        match entry {
-            Some(Entry::Allow { credential, flagged: false }) => match self.accounts.get(&credential.account_id) {
+        let known = self.keys.get(digest).map(|entry| entry.known());
+        match known {
+            Some(Known::Allow { credential, flagged: false }) => match self.accounts.get(&credential.account_id) {
                 Some(account) => Seen::Key { credential, status: account.status },
                 None => Seen::Missing,
             },
-            Some(Entry::Allow { flagged: true, .. }) => Seen::Missing,
-            Some(Entry::Tombstone) => Seen::Deleted,
+            Some(Known::Allow { flagged: true, .. }) => Seen::Missing,
+            Some(Known::Tombstone) => Seen::Deleted,
             None if self.unknown.get(digest).is_some_and(|until| now() < until) => Seen::Unknown,
             None => Seen::Missing,
         }
@@ -160,13 +151,13 @@ impl Keyring {
         match self.keys.entry(digest) {
             _ if self.is_behind(loaded) => Fill::Stale,
             Slot::Occupied(mut held) => {
-                if matches!(held.get(), Entry::Allow { .. }) || Mutant::FillOverTombstone.is_on() {
-                    held.insert(Entry::Allow { credential, flagged: false });
+                if !held.get().is_tombstone() || Mutant::FillOverTombstone.is_on() {
+                    held.insert(Entry::allow(credential));
                 }
                 Fill::Done
             }
             Slot::Vacant(free) => {
-                free.insert(Entry::Allow { credential, flagged: false });
+                free.insert(Entry::allow(credential));
                 Fill::Done
             }
         }
@@ -187,8 +178,8 @@ impl Keyring {
             _ if self.is_behind(loaded) => Fill::Stale,
             Slot::Occupied(mut held) => {
                 if matches!(loaded.found, Found::Deleted) {
-                    held.insert(Entry::Tombstone);
-                } else if matches!(held.get(), Entry::Allow { .. }) {
+                    held.insert(Entry::TOMBSTONE);
+                } else if !held.get().is_tombstone() {
                     held.remove();
                 }
                 Fill::Done
@@ -241,7 +232,7 @@ impl Keyring {
     }
 
     fn bury(&self, digest: Digest, at: Revision) {
-        self.keys.insert(digest, Entry::Tombstone);
+        self.keys.insert(digest, Entry::TOMBSTONE);
         self.unknown.remove(&digest);
         self.buried.lock().push_back((at, digest));
     }
@@ -249,10 +240,8 @@ impl Keyring {
     fn put_key(&self, digest: Digest, credential: Credential) {
         match self.keys.entry(digest) {
             Slot::Occupied(mut held) => {
-                if let Entry::Allow { credential: old, .. } = held.get()
-                    && old.version <= credential.version
-                {
-                    held.insert(Entry::Allow { credential, flagged: false });
+                if held.get().version().is_some_and(|held| held <= credential.version) {
+                    held.insert(Entry::allow(credential));
                 }
             }
             // Not held: it will be loaded at its first call. What must go is the memory of its having been unknown.
@@ -292,10 +281,8 @@ impl Keyring {
 
     /// A push says that a key was deleted. It can deny for a moment; only the log and the store decide.
     pub fn flag(&self, digest: &Digest) {
-        if let Some(mut entry) = self.keys.get_mut(digest)
-            && let Entry::Allow { flagged, .. } = entry.value_mut()
-        {
-            *flagged = true;
+        if let Some(mut entry) = self.keys.get_mut(digest) {
+            entry.flag();
         }
     }
 
@@ -304,7 +291,7 @@ impl Keyring {
     pub fn forget(&self) {
         *self.epoch.lock() = None;
         self.applied.store(0, Ordering::SeqCst);
-        self.keys.retain(|_, entry| matches!(entry, Entry::Tombstone));
+        self.keys.retain(|_, entry| entry.is_tombstone());
         self.accounts.clear();
         self.unknown.clear();
     }
@@ -330,7 +317,7 @@ impl Keyring {
             let Some((_, digest)) = buried.pop_front() else {
                 return;
             };
-            self.keys.remove_if(&digest, |_, entry| matches!(entry, Entry::Tombstone));
+            self.keys.remove_if(&digest, |_, entry| entry.is_tombstone());
         }
     }
 
@@ -340,7 +327,7 @@ impl Keyring {
         }
         let some: Vec<Digest> = self.keys.iter().take(1024).map(|entry| *entry.key()).collect();
         for digest in some {
-            self.keys.remove_if(&digest, |_, entry| matches!(entry, Entry::Allow { .. }));
+            self.keys.remove_if(&digest, |_, entry| !entry.is_tombstone());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Presented key → verdict. The fast path asks nobody; the slow one renews, loads, and looks once more.
 
 pub mod allow;
+mod entry;
 pub mod keyring;
 pub mod lease;
 pub mod loader;

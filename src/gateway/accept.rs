@@ -22,6 +22,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    // Linux hands it on to every connection, which then needs no system call for it.
+    socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -145,7 +147,6 @@ fn admit(gateway: &Arc<Gateway>, stream: tokio::net::TcpStream, peer: SocketAddr
     let Some(slot) = gateway.connection_slot(peer.ip()) else {
         return;
     };
-    let _ = stream.set_nodelay(true);
     let (gateway, open, stop) = (Arc::clone(gateway), drain.enter(), drain.stop.subscribe());
     tokio::spawn(async move {
         connection::serve(Arc::clone(&gateway), stream, peer.ip(), stop).await;

@@ -1,4 +1,10 @@
 //! The decision over a call as the path of a call makes it, ready to be made again and again: for what is measured of it.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "part of tests and benchmarks, each of which uses some of it"
+)]
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -28,9 +34,9 @@ const REVISION: Revision = Revision(1);
 
 /// Everything that one decision needs, on the thread that made it.
 pub struct Decision {
-    keyring: Keyring,
+    pub keyring: Keyring,
+    pub digester: Digester,
     lease: Lease,
-    digester: Digester,
     limits: Limits,
     meter: Arc<Meter>,
     parts: Parts,
@@ -115,8 +121,8 @@ fn hold(keyring: &Keyring, digest: Digest, key_id: KeyId) {
     assert_eq!(keyring.fill(&keyring.begin_load(), digest, &loaded, clock::boot()), Fill::Done);
 }
 
-/// Numbers as digests look: any bytes, all different.
-fn spread(number: u64) -> Digest {
+/// Numbers as digests look: any bytes, all different. The keyring has those from 1 on, beside the one that is presented.
+pub fn spread(number: u64) -> Digest {
     let mut bytes = [0; 32];
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bytes[..8].copy_from_slice(&mixed.rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9).to_le_bytes());
