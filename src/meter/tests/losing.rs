@@ -30,10 +30,11 @@ enum Step {
 /// What is done to the ledger, and to its next answers.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
-    /// It forgets its last merges, and may be another server then.
+    /// It forgets its last merges, and may be another server then, or lose its next answers.
     GoBack {
         merges: usize,
         is_another: bool,
+        loses_answers: bool,
     },
     Away,
     AnswersLost,
@@ -42,8 +43,9 @@ enum Trouble {
 
 fn trouble() -> impl Strategy<Value = Trouble> {
     prop_oneof![
-        4 => (0_usize..40, any::<bool>()).prop_map(|(merges, is_another)| Trouble::GoBack { merges, is_another }),
-        1 => Just(Trouble::GoBack { merges: usize::MAX, is_another: false }),
+        4 => (0_usize..40, any::<bool>(), any::<bool>())
+            .prop_map(|(merges, is_another, loses_answers)| Trouble::GoBack { merges, is_another, loses_answers }),
+        2 => Just(Trouble::GoBack { merges: usize::MAX, is_another: false, loses_answers: true }),
         1 => Just(Trouble::Away),
         1 => Just(Trouble::AnswersLost),
         3 => Just(Trouble::Over),
@@ -103,8 +105,9 @@ impl Stage {
 
     fn trouble(&self, trouble: Trouble) {
         self.ledger.away.store(matches!(trouble, Trouble::Away), Ordering::Relaxed);
-        self.ledger.loses_answers.store(matches!(trouble, Trouble::AnswersLost), Ordering::Relaxed);
-        if let Trouble::GoBack { merges, is_another } = trouble {
+        let loses = matches!(trouble, Trouble::AnswersLost | Trouble::GoBack { loses_answers: true, .. });
+        self.ledger.loses_answers.store(loses, Ordering::Relaxed);
+        if let Trouble::GoBack { merges, is_another, .. } = trouble {
             self.ledger.go_back(merges);
             if is_another {
                 self.ledger.life.fetch_add(1, Ordering::Relaxed);
@@ -171,7 +174,7 @@ fn closings(ledger: &MemoryLedger) -> (BTreeMap<(Hour, Incarnation), Counters>, 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
     fn whatever_the_ledger_forgets_it_has_everything_after_a_few_flushes(
@@ -191,7 +194,7 @@ fn an_idle_gateway_finds_out_that_the_ledger_has_lost_something() {
         stage.play(Step::Call(1));
         stage.play(Step::Flush);
         let before = stage.ledger.all();
-        stage.trouble(Trouble::GoBack { merges: 1, is_another });
+        stage.trouble(Trouble::GoBack { merges: 1, is_another, loses_answers: false });
         assert!(stage.ledger.all().is_empty());
         stage.play(Step::Wait(2 * SECOND));
         stage.play(Step::Flush);
@@ -207,7 +210,7 @@ fn a_retry_does_not_hide_what_was_lost() {
     let mut stage = Stage::new();
     stage.play(Step::Call(1));
     stage.play(Step::Flush);
-    stage.trouble(Trouble::GoBack { merges: usize::MAX, is_another: false });
+    stage.trouble(Trouble::GoBack { merges: usize::MAX, is_another: false, loses_answers: false });
     stage.play(Step::Call(2));
     // It takes the batch, and the answer that says what it knew before is lost.
     stage.trouble(Trouble::AnswersLost);
