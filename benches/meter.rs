@@ -16,8 +16,9 @@ use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tollgate::meter::record::{Flush, LedgerLine, LineKey, Operation, Outcome, Units};
+use tollgate::meter::witness::Acknowledged;
 use tollgate::meter::{Flusher, Meter, MeterOptions, Tally};
-use tollgate::principal::{AccountId, ClusterId, Incarnation, KeyId, StoreId};
+use tollgate::principal::{AccountId, ClusterId, Incarnation, KeyId, LedgerServer, StoreId};
 use tollgate::store::{Ledger, StoreError, UsageTotal};
 use tollgate::time::{Hour, WallTime};
 
@@ -119,17 +120,17 @@ struct Yes;
 
 #[async_trait]
 impl Ledger for Yes {
-    async fn merge(&self, flush: Flush) -> Result<(), StoreError> {
+    async fn merge_after(&self, flush: Flush, known: u64) -> Result<Acknowledged, StoreError> {
         black_box(flush);
-        Ok(())
+        Ok(Acknowledged { server: LedgerServer::EMBEDDED, known })
     }
 
     async fn lines(&self, _: Hour, _: Hour) -> Result<Vec<LedgerLine>, StoreError> {
         Ok(Vec::new())
     }
 
-    fn totals(&self) -> Vec<UsageTotal> {
-        Vec::new()
+    fn totals(&self) -> Result<Vec<UsageTotal>, StoreError> {
+        Ok(Vec::new())
     }
 }
 

@@ -104,7 +104,6 @@ struct DataPlane {
     feed: Arc<Feed>,
     /// Lets the feed take a lease, once the ledger knows of this incarnation.
     enrolled: Option<oneshot::Sender<()>>,
-    keyring: Arc<Keyring>,
     listeners: Vec<TcpListener>,
 }
 
@@ -124,9 +123,12 @@ impl Node {
             }
             None => None,
         };
-        let writable = config.control.is_some().then(|| Arc::clone(&store));
-        let rendered = Arc::clone(&metrics);
-        let health = health::routes(Health { metrics: rendered, checks, store: writable.map(WriteProbe::new) });
+        let writable = config.control.is_some().then(|| WriteProbe::new(Arc::clone(&store)));
+        // A gateway goes on without: its usage waits on the disk.
+        let apart = config.meter.ledger.is_some() && config.gateway.is_none();
+        let ledger = apart.then(|| WriteProbe::of_ledger(Arc::clone(&store)));
+        let health = Health { metrics: Arc::clone(&metrics), checks, store: writable, ledger };
+        let health = health::routes(health);
         let (shared, own) = match config.health.listen {
             Some(address) => {
                 let (listener, router) = (bind("[health]", address)?, control::enveloped(health));
@@ -246,7 +248,7 @@ impl DataPlane {
             metrics: Arc::clone(metrics),
             config: of.clone(),
         });
-        Ok(Self { gateway: Arc::new(gateway), meter, feed, enrolled, keyring, listeners })
+        Ok(Self { gateway: Arc::new(gateway), meter, feed, enrolled, listeners })
     }
 
     fn checks(&self) -> Vec<ReadinessCheck> {

@@ -123,6 +123,10 @@ id!(
     JournalId, "jrn_"
 );
 id!(
+    /// One life of one server that keeps the ledger: a restart, or a replica in its place, is another one.
+    LedgerServer, "srv_"
+);
+id!(
     /// New whenever the store may have lost writes.
     Epoch, "epo_"
 );

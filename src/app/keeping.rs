@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::AppError;
 use super::reopening::Reopening;
 use crate::config::secret::{self, Secret32};
-use crate::config::{Config, RedisConfig, StoreKind};
+use crate::config::{Config, RedisConfig, SentinelConfig, StoreKind};
 use crate::control::rotation::{self, Renewal, RotationError};
 use crate::control::seal::Sealer;
 use crate::journal::replay::{self, AttachError};
@@ -19,7 +19,7 @@ use crate::key::Digester;
 use crate::store::embedded::{Embedded, Settings};
 use crate::store::intent::Submit;
 use crate::store::journaled::Journaled;
-use crate::store::redis::{RedisStore, Role, SentinelNode, Sentinels, Settings as RedisSettings};
+use crate::store::redis::{LedgerSettings, RedisStore, Role, SentinelNode, Sentinels, Settings as RedisSettings};
 use crate::store::rotation::{Fingerprint, Rotation, SecretsMark, Versions};
 use crate::store::upkeep::{Kept, Upkeep};
 use crate::store::{Store, StoreError};
@@ -215,11 +215,15 @@ pub(super) fn redis_settings(config: &Config, at: &RedisConfig, journal: &Path) 
         None => Role::Gateway,
     };
     let settings = RedisSettings::new(&at.url.0, config.store.lease, role);
-    let sentinels = at.sentinel.as_ref().map(|sentinel| Sentinels {
-        master: sentinel.master.clone(),
-        nodes: sentinel.nodes.iter().map(|node| SentinelNode(node.0.clone())).collect(),
-    });
-    Ok(RedisSettings { replicas: at.replicas, sentinels, ..settings })
+    let ledger = config.meter.ledger.as_ref();
+    let ledger =
+        ledger.map(|at| LedgerSettings { url: at.url.0.clone(), sentinels: at.sentinel.as_ref().map(sentinels) });
+    Ok(RedisSettings { replicas: at.replicas, sentinels: at.sentinel.as_ref().map(sentinels), ledger, ..settings })
+}
+
+fn sentinels(of: &SentinelConfig) -> Sentinels {
+    let nodes = of.nodes.iter().map(|node| SentinelNode(node.0.clone())).collect();
+    Sentinels { master: of.master.clone(), nodes }
 }
 
 /// A store that is gone must not be replaced by an empty one beside a journal that knows better.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::{AppError, DataPlane};
 use crate::clock;
-use crate::meter::{EpochNow, Flushed, Flusher, Recovery, RecoveryReport};
+use crate::meter::{Flushed, Flusher, Recovery, RecoveryReport};
 use crate::store::{Ledger, StoreError};
 
 /// How long after the ledger did not take this gateway's enrolment it is asked again.
@@ -25,12 +25,8 @@ pub struct Metering {
 impl Metering {
     pub fn start(plane: &mut DataPlane, ledger: Arc<dyn Ledger>, every: Duration) -> Result<Self, AppError> {
         let (stop, stopped) = watch::channel(false);
-        let epoch = || -> EpochNow {
-            let keyring = Arc::clone(&plane.keyring);
-            Box::new(move || keyring.epoch())
-        };
-        let mut flusher = Flusher::new(&plane.meter, Arc::clone(&ledger)).following(epoch());
-        let recovery = Recovery::new(&plane.meter).following(epoch());
+        let mut flusher = Flusher::new(&plane.meter, Arc::clone(&ledger));
+        let recovery = Recovery::new(&plane.meter);
         let (metrics, enrolled) = (Arc::clone(&plane.gateway.metrics), plane.enrolled.take());
         let (recovered_lines, files_left) = (metrics.meter_recovered_lines.clone(), metrics.meter_files_left.clone());
         let count_recovered = move |report: &RecoveryReport| {

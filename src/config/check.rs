@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, found: &mut Found) {
         tls(control.tls.as_ref(), &s::CONTROL_TLS_CERT.0, &s::CONTROL_TLS_KEY.0, found);
         names(control, found);
     }
+    ledger(config, found);
     secrets(config, found);
     folders(config, found);
 }
@@ -76,6 +77,16 @@ fn names(control: &ControlConfig, found: &mut Found) {
     }
     if control.peers.iter().collect::<BTreeSet<_>>().len() < control.peers.len() {
         found.note(s::CONTROL_PEERS.0.path, "contains a name twice; each control plane has a name of its own");
+    }
+}
+
+/// An embedded store is one file, and its usage is in it.
+fn ledger(config: &Config, found: &mut Found) {
+    if config.meter.ledger.is_some() && matches!(config.store.kind, StoreKind::Embedded { .. }) {
+        found.note(
+            s::LEDGER_URL.0.path,
+            "is of no use beside an embedded store, which keeps usage itself; remove it, or use store.kind = \"redis\"",
+        );
     }
 }
 

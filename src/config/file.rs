@@ -10,8 +10,8 @@ use super::mistakes::{Found, Mistake, Mistakes};
 use super::settings::{self as s, Defaulted, Optional, Row};
 use super::written::{Form, Name, StoreName, Wrong};
 use super::{
-    Config, ControlConfig, GatewayConfig, HealthConfig, KeysConfig, LimitsConfig, MeterConfig, RedisConfig,
-    SecretsConfig, SentinelConfig, StoreConfig, StoreKind, TlsConfig, check, unknown,
+    Config, ControlConfig, GatewayConfig, HealthConfig, KeysConfig, LedgerConfig, LimitsConfig, MeterConfig,
+    RedisConfig, SecretsConfig, SentinelConfig, SentinelUrl, StoreConfig, StoreKind, TlsConfig, check, unknown,
 };
 
 impl Config {
@@ -155,6 +155,7 @@ fn config(read: &mut Reader<'_>) -> Config {
             archive: read.find_path(&s::ARCHIVE).unwrap_or_else(|| read.path(&s::METER_DIR).join("archive")),
             dir: read.path(&s::METER_DIR),
             slab_dir: read.find_path(&s::SLAB_DIR),
+            ledger: ledger(read),
             flush: read.get(&s::FLUSH),
         },
         keys: keys(read),
@@ -230,7 +231,7 @@ fn control(read: &mut Reader<'_>) -> ControlConfig {
 fn store(read: &mut Reader<'_>) -> StoreConfig {
     let (lease, path) = (read.get(&s::LEASE), read.path(&s::STORE_PATH));
     let (url, replicas) = (read.find(&s::STORE_URL), read.get(&s::STORE_REPLICAS));
-    let sentinel = sentinel(read);
+    let sentinel = sentinel(read, &s::SENTINEL_MASTER, &s::SENTINEL_NODES);
     let kind = match (read.get(&s::STORE_KIND), url) {
         (StoreName::Embedded, _) => StoreKind::Embedded { path },
         (StoreName::Redis, Some(url)) => StoreKind::Redis(RedisConfig { url, sentinel, replicas }),
@@ -244,18 +245,35 @@ fn store(read: &mut Reader<'_>) -> StoreConfig {
     StoreConfig { kind, lease }
 }
 
-fn sentinel(read: &mut Reader<'_>) -> Option<SentinelConfig> {
-    let (master, nodes) = (read.find(&s::SENTINEL_MASTER), read.get(&s::SENTINEL_NODES));
+fn ledger(read: &mut Reader<'_>) -> Option<LedgerConfig> {
+    let url = read.find(&s::LEDGER_URL);
+    let sentinel = sentinel(read, &s::LEDGER_SENTINEL_MASTER, &s::LEDGER_SENTINEL_NODES);
+    if url.is_none() && sentinel.is_some() {
+        let row = s::LEDGER_URL.0;
+        let example = row.written.text();
+        read.found.note(
+            row.path,
+            format!("is missing: it says how to come to the ledger; add a line like ledger_url = {example}"),
+        );
+    }
+    url.map(|url| LedgerConfig { url, sentinel })
+}
+
+fn sentinel(
+    read: &mut Reader<'_>,
+    master_key: &s::Optional<Name>,
+    nodes_key: &s::Defaulted<Vec<SentinelUrl>>,
+) -> Option<SentinelConfig> {
+    let (master, nodes) = (read.find(master_key), read.get(nodes_key));
     match (master, nodes.is_empty()) {
         (Some(master), false) => Some(SentinelConfig { master: master.0, nodes }),
         (None, true) => None,
         (Some(_), true) => {
-            read.found
-                .note(s::SENTINEL_NODES.0.path, "is missing: sentinel.master is of no use without sentinels to ask");
+            read.found.note(nodes_key.0.path, "is missing: sentinel.master is of no use without sentinels to ask");
             None
         }
         (None, false) => {
-            read.found.note(s::SENTINEL_MASTER.0.path, "is missing: the sentinels must be told which master is meant");
+            read.found.note(master_key.0.path, "is missing: the sentinels must be told which master is meant");
             None
         }
     }

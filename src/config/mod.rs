@@ -202,7 +202,16 @@ pub struct MeterConfig {
     pub slab_dir: Option<PathBuf>,
     /// Of hours that are final.
     pub archive: PathBuf,
+    /// Absent: usage is kept in the store.
+    pub ledger: Option<LedgerConfig>,
     pub flush: Duration,
+}
+
+/// A ledger on a server of its own.
+#[derive(Clone, Debug)]
+pub struct LedgerConfig {
+    pub url: RedisUrl,
+    pub sentinel: Option<SentinelConfig>,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -57,10 +57,6 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("keys", "The limits of API keys per account; the operator can set others for one account."),
 ];
 
-/// Keys of other versions, each with what to say to the one who writes it.
-pub const RESERVED: &[(&str, &str)] =
-    &[("meter.ledger_url", "a ledger apart from the store is not available in this version; remove it")];
-
 macro_rules! settings {
     (@type default $type:ty) => { Defaulted<$type> };
     (@type example $type:ty) => { Optional<$type> };
@@ -219,6 +215,12 @@ settings! {
     SLAB_DIR: PathBuf = "meter.slab_dir", example "/dev/shm/tollgate";
     /// The folder to which a control plane writes hours that are final. The folder archive in meter.dir where left out.
     ARCHIVE: PathBuf = "meter.archive", example "archive";
+    /// A Redis of its own for usage, with kind = "redis": written as store.url. Usage is kept in the store where left out. All nodes name the same.
+    LEDGER_URL: RedisUrl = "meter.ledger_url", example "redis://127.0.0.1:6380";
+    /// The name by which sentinels know the master of the ledger, as in store.sentinel.
+    LEDGER_SENTINEL_MASTER: Name = "meter.ledger_sentinel.master", example "tollgate-ledger";
+    /// The sentinels of the ledger.
+    LEDGER_SENTINEL_NODES: Vec<SentinelUrl> = "meter.ledger_sentinel.nodes", default [];
     /// How often usage goes to the ledger; at most this much is lost with the power.
     FLUSH: Duration = "meter.flush", default "250ms" from "10ms" to "60s";
 

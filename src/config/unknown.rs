@@ -3,7 +3,7 @@
 use toml::{Table, Value};
 
 use super::mistakes::Found;
-use super::settings::{ALL, RESERVED};
+use super::settings::ALL;
 
 /// Notes every key of the file that the table of settings does not know, and every section that is not one.
 pub(super) fn find(root: &Table, found: &mut Found) {
@@ -17,7 +17,6 @@ fn walk(section: &str, table: &Table, found: &mut Found) {
             (Known::Section, Value::Table(inner)) => walk(&path, inner, found),
             (Known::Section, _) => found.note(&path, format!("is a section; write [{path}] with keys below it")),
             (Known::Key, _) => {}
-            (Known::Reserved(text), _) => found.note(path, text),
             (Known::Nothing, _) => {
                 let advice = advice(section, name);
                 let noun = if section.is_empty() { "section" } else { "key" };
@@ -30,14 +29,10 @@ fn walk(section: &str, table: &Table, found: &mut Found) {
 enum Known {
     Section,
     Key,
-    Reserved(&'static str),
     Nothing,
 }
 
 fn kind_of(path: &str) -> Known {
-    if let Some((_, text)) = RESERVED.iter().find(|(reserved, _)| *reserved == path) {
-        return Known::Reserved(text);
-    }
     if ALL.iter().any(|row| row.path == path) {
         return Known::Key;
     }
@@ -96,15 +91,6 @@ mod tests {
             found("[gateway]\nidle = 1"),
             ["gateway.idle: there is no such key; did you mean gateway.limits.idle?"]
         );
-    }
-
-    #[test]
-    fn a_key_of_another_version_is_known_as_such() {
-        assert!(
-            found("[meter]\nledger_url = 'redis://user:secret@host'")[0]
-                .starts_with("meter.ledger_url: a ledger apart")
-        );
-        assert!(!found("[meter]\nledger_url = 'redis://user:secret@host'")[0].contains("secret"));
     }
 
     #[test]

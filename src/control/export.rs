@@ -49,7 +49,7 @@ pub async fn totals(
 ) -> Result<Response, Problem> {
     let shard = query.shard.as_deref().map(Shard::parse).transpose().map_err(Problem::invalid)?;
     // The one copy: from here on nothing is locked.
-    let mut totals = control.store.totals();
+    let mut totals = control.store.totals()?;
     if let Some(shard) = shard {
         totals.retain(|total| shard.takes(total.account_id));
     }

@@ -38,13 +38,22 @@ pub struct Health {
     pub checks: Vec<ReadinessCheck>,
     /// Where the node has a control plane: the store must be writable.
     pub store: Option<WriteProbe>,
+    /// The same of a ledger apart from the store, where nothing else works without it.
+    pub ledger: Option<WriteProbe>,
 }
 
-/// Whether the store takes writes. Asked by anyone at any rate, the store is asked once a second at most, by one at a time.
+/// Whether the store, or the ledger, takes writes. Asked by anyone at any rate, the store is asked once a second at most, by one at a time.
 #[derive(Clone)]
 pub struct WriteProbe {
     store: Arc<dyn Store>,
+    asks: Asked,
     last: Arc<Mutex<Option<Probed>>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Store,
+    Ledger,
 }
 
 /// What the store said, and when.
@@ -86,20 +95,25 @@ async fn readyz(State(health): State<Health>) -> Response {
         Some(NotReady { name: check.name, reason })
     });
     let mut not_ready: Vec<_> = failed.collect();
-    not_ready.extend(store_not_writable(&health).await);
+    not_ready.extend(not_writable("store", health.store.as_ref()).await);
+    not_ready.extend(not_writable("ledger", health.ledger.as_ref()).await);
     let ready = not_ready.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, not_ready })).into_response()
 }
 
-async fn store_not_writable(health: &Health) -> Option<NotReady> {
-    let reason = health.store.as_ref()?.check().await.err()?;
-    Some(NotReady { name: "store", reason })
+async fn not_writable(name: &'static str, probe: Option<&WriteProbe>) -> Option<NotReady> {
+    let reason = probe?.check().await.err()?;
+    Some(NotReady { name, reason })
 }
 
 impl WriteProbe {
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, last: Arc::default() }
+        Self { store, asks: Asked::Store, last: Arc::default() }
+    }
+
+    pub fn of_ledger(store: Arc<dyn Store>) -> Self {
+        Self { store, asks: Asked::Ledger, last: Arc::default() }
     }
 
     async fn check(&self) -> Result<(), String> {
@@ -109,9 +123,15 @@ impl WriteProbe {
         {
             return said.clone();
         }
-        let said = match tokio::time::timeout(STORE_ANSWERS_WITHIN, self.store.check_writable()).await {
+        let asked = async {
+            match self.asks {
+                Asked::Store => self.store.check_writable().await,
+                Asked::Ledger => self.store.check_ledger().await,
+            }
+        };
+        let said = match tokio::time::timeout(STORE_ANSWERS_WITHIN, asked).await {
             Ok(said) => said.map_err(|error| error.to_string()),
-            Err(_) => Err("the store does not answer".to_owned()),
+            Err(_) => Err("it does not answer".to_owned()),
         };
         *last = Some(Probed { at: clock::boot(), said: said.clone() });
         said

@@ -17,14 +17,17 @@ use super::hour_flush::{HourFlush, Unspooled};
 use super::spool::folded::{Folded, Resent};
 use super::spool::frame::Owner;
 use super::spool::{Spool, kept};
+use super::witness::Turn;
 use super::{Core, Meter};
 use crate::clock;
-use crate::principal::Epoch;
+use crate::principal::LedgerServer;
 use crate::store::{Ledger, StoreError};
 use crate::time::{Hour, WallTime};
 
 /// While the ledger is away, what changed is written to the spool so often. A power cut takes what was counted since.
 const SPOOL_EVERY: Duration = Duration::from_secs(1);
+/// A ledger that may lose what it acknowledged is asked so often whether it still has it.
+const ASK_EVERY: Duration = Duration::from_secs(2);
 /// How long after an hour could not be written down that is tried again.
 const KEEP_AGAIN: Duration = Duration::from_secs(10);
 /// A clock that jumps over more hours than these was set: nobody waits for usage of the years between.
@@ -52,31 +55,14 @@ pub struct Flusher {
     hours: BTreeMap<Hour, HourFlush>,
     /// The last hour that is, or was, among them.
     reached: Hour,
-    epoch: Epochs,
+    /// What the ledger acknowledged was acknowledged in this turn.
+    turn: Turn,
+    asked_at: Option<WallTime>,
     spool: Spool,
     spooled_at: Option<WallTime>,
     folded: Folded,
     /// When an hour could not be written down last.
     unkept_at: Option<WallTime>,
-}
-
-/// Tells in which epoch the ledger is, as far as this process knows.
-pub type EpochNow = Box<dyn Fn() -> Option<Epoch> + Send + Sync>;
-
-#[derive(Default)]
-struct Epochs {
-    now: Option<EpochNow>,
-    last: Option<Epoch>,
-}
-
-impl Epochs {
-    /// True once for each epoch but the first: the ledger may have lost what it acknowledged in the one before.
-    fn is_another(&mut self) -> bool {
-        let Some(now) = self.now.as_ref().and_then(|now| now()) else {
-            return false;
-        };
-        self.last.replace(now).is_some_and(|last| last != now)
-    }
 }
 
 impl Flusher {
@@ -88,18 +74,13 @@ impl Flusher {
             ledger,
             hours: BTreeMap::new(),
             reached: core.latest(),
-            epoch: Epochs::default(),
+            turn: core.witness.turn(),
+            asked_at: None,
             spool: Spool::new(&core.spool, owner),
             spooled_at: None,
             folded: Folded::new(core.spool.clone(), owner),
             unkept_at: None,
         }
-    }
-
-    /// For a ledger in a store that may be replaced: in another epoch all that this process still has is sent again.
-    pub fn following(mut self, now: EpochNow) -> Self {
-        self.epoch.now = Some(now);
-        self
     }
 
     /// Flushes, and prepares files, every `every` until `stop` turns true or its sender is gone. What it returns can make the
@@ -171,13 +152,22 @@ impl Flusher {
         flushed
     }
 
+    /// Once more where the ledger turns out to have lost something.
     async fn send(&mut self, now: WallTime) -> Flushed {
-        self.look(now);
-        if self.epoch.is_another() {
-            tracing::info!("the store is in another epoch: all usage that is still here is sent again");
-            self.flush_everything_again();
+        match self.send_once(now).await {
+            Err(_) if self.turn != self.core.witness.turn() => self.send_once(now).await,
+            sent => sent,
         }
-        let Resent { lines, batches } = self.folded.send_again(&*self.ledger, self.epoch.last).await?;
+    }
+
+    async fn send_once(&mut self, now: WallTime) -> Flushed {
+        self.look(now);
+        let turn = self.core.witness.turn();
+        if self.turn != turn {
+            self.flush_everything_again();
+            self.turn = turn;
+        }
+        let Resent { lines, batches } = self.folded.send_again(&self.core.witness, &*self.ledger).await?;
         let mut report = FlushReport { lines, batches, ..FlushReport::default() };
         for (hour, state) in &mut self.hours {
             state.flush(self.core, &*self.ledger, *hour, now, &mut report).await?;
@@ -187,21 +177,43 @@ impl Flusher {
                 state.close(self.core, &*self.ledger, *hour, false).await?;
             }
         }
+        self.ask(now).await?;
         self.fold(now, &mut report).await;
         Ok(report)
+    }
+
+    /// Finds out whether the ledger has lost what it acknowledged, also where there is nothing to be sent: now and then a batch
+    /// without lines is put behind everything else, and then every hour is asked for that has changed since the last time.
+    async fn ask(&mut self, now: WallTime) -> Result<(), StoreError> {
+        let witness = &self.core.witness;
+        let at = *self.asked_at.get_or_insert(now);
+        let may_lose = witness.server().is_some_and(|server| server != LedgerServer::EMBEDDED);
+        if !may_lose || (at..at.plus(ASK_EVERY)).contains(&now) {
+            return Ok(());
+        }
+        let latest = self.core.latest();
+        self.hours.entry(latest).or_default().announce(self.core, &*self.ledger, latest).await?;
+        witness.anchored();
+        for (hour, state) in self.hours.iter_mut().filter(|(hour, _)| **hour != latest) {
+            state.ask(self.core, &*self.ledger, *hour).await?;
+        }
+        self.folded.ask(witness, &*self.ledger).await?;
+        self.asked_at = Some(now);
+        Ok(())
     }
 
     /// The last flush, for a process in which no charge is opened any more. Where the ledger then has everything and every call
     /// has ended, the hours are closed in it and the files removed, so that nothing is left to recover. Else they stay.
     pub async fn retire(mut self, now: WallTime) -> Flushed {
-        let mut report = self.flush_once(now).await?;
-        if !self.hours.values_mut().all(HourFlush::is_settled) {
+        let (mut report, is_settled) = match self.settle(now).await {
+            // It has lost something meanwhile.
+            Err(_) if self.turn != self.core.witness.turn() => self.settle(now).await?,
+            settled => settled?,
+        };
+        if !is_settled || self.turn != self.core.witness.turn() {
             return Ok(report);
         }
         let last = self.core.latest();
-        for (hour, state) in self.hours.range_mut(..=last) {
-            state.close(self.core, &*self.ledger, *hour, *hour == last).await?;
-        }
         for (hour, state) in self.hours.range(..=last) {
             if !self.keep(*hour, state, now).await {
                 return Ok(report);
@@ -213,6 +225,19 @@ impl Flusher {
             Err(error) => tracing::warn!(%error, "a slab file could not be removed; the next start looks after it"),
         }
         Ok(report)
+    }
+
+    /// Flushes, and closes the hours where nothing in them can change any more; false else.
+    async fn settle(&mut self, now: WallTime) -> Result<(FlushReport, bool), StoreError> {
+        let report = self.flush_once(now).await?;
+        let is_settled = self.hours.values_mut().all(HourFlush::is_settled);
+        if is_settled {
+            let last = self.core.latest();
+            for (hour, state) in self.hours.range_mut(..=last) {
+                state.close(self.core, &*self.ledger, *hour, *hour == last).await?;
+            }
+        }
+        Ok((report, is_settled))
     }
 
     /// Makes every line dirty again, and every hour that is kept: for a ledger that may have lost what it acknowledged.
@@ -281,10 +306,11 @@ impl Flusher {
             if !core.goes_on_after(hour, now) {
                 continue;
             }
+            let acknowledged = state.acknowledged();
             match core.fold(hour) {
                 Ok(()) => {
                     self.hours.remove(&hour);
-                    self.folded.insert(hour);
+                    self.folded.insert(hour, acknowledged);
                     report.folded.push(hour);
                 }
                 Err(error) => tracing::warn!(%hour, %error, "a slab file could not be removed; it will be tried again"),
@@ -296,7 +322,7 @@ impl Flusher {
     /// Writes a closed hour down. False: it could not be, and its slabs have to stay.
     async fn keep(&self, hour: Hour, state: &HourFlush, now: WallTime) -> bool {
         let Some(whole) = state.whole(self.core, hour) else { return false };
-        let written = self.folded.keep(hour, whole, self.epoch.last).await;
+        let written = self.folded.keep(hour, whole, self.core.witness.server()).await;
         self.note_spool(&written);
         written.is_ok() || kept::is_given_up(hour, now)
     }

@@ -13,6 +13,8 @@ use super::flush::FlushReport;
 use super::record::{Closing, Counters, Flush, LineKey};
 use super::shard::SHARED;
 use super::slab::Slab;
+use super::witness::Witness;
+use crate::principal::Incarnation;
 use crate::store::{Ledger, StoreError};
 use crate::time::{Hour, WallTime};
 
@@ -23,12 +25,22 @@ pub struct HourFlush {
     keys: Vec<KeyPlaces>,
     by_key: HashMap<LineKey, usize>,
     sequence: u64,
+    acknowledged: Upto,
     /// Up to when the ledger has everything.
     watermark: WallTime,
     /// The ledger may not know that this incarnation counts in the hour.
     unannounced: bool,
     /// What the ledger acknowledged as the last of the hour.
     closed: Option<Closing>,
+}
+
+/// Up to which batch the ledger has an hour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Upto {
+    /// The last one it acknowledged.
+    pub batch: u64,
+    /// The last one that it was found to have behind an anchor.
+    pub found: u64,
 }
 
 struct Watched {
@@ -158,6 +170,15 @@ impl HourFlush {
         self.note(&unspooled.taken, |line, version| line.spooled = version);
     }
 
+    /// Asks whether the ledger still has what it acknowledged, unless it was found to.
+    pub async fn ask(&mut self, core: &Core, ledger: &dyn Ledger, hour: Hour) -> Result<(), StoreError> {
+        self.acknowledged.ask(core.incarnation, hour, &core.witness, ledger).await
+    }
+
+    pub fn acknowledged(&self) -> Upto {
+        self.acknowledged
+    }
+
     pub fn is_over(&self, hour: Hour) -> bool {
         self.watermark >= hour.end()
     }
@@ -176,7 +197,11 @@ impl HourFlush {
     ) -> Result<(), StoreError> {
         let (incarnation, sequence) = (core.incarnation, self.next_sequence());
         let Last { watermark, closing } = last;
-        ledger.merge(Flush { incarnation, hour, sequence, lines, watermark, closing }).await
+        let after = self.acknowledged.batch;
+        let flush = Flush { incarnation, hour, sequence, lines, watermark, closing };
+        core.witness.judge(ledger.merge_after(flush, after).await?, after)?;
+        self.acknowledged.batch = sequence;
+        Ok(())
     }
 
     fn series(&self, core: &Core, hour: Hour) -> Series {
@@ -295,9 +320,30 @@ impl HourFlush {
     /// For a ledger that may have lost what it acknowledged.
     pub fn forget(&mut self) {
         (self.watermark, self.closed, self.unannounced) = (WallTime(0), None, true);
+        self.acknowledged = Upto::default();
         for line in self.files.iter_mut().flat_map(|file| &mut file.lines) {
             line.flushed = 0;
         }
+    }
+}
+
+impl Upto {
+    /// Asks the ledger, unless it was found to have all of it.
+    pub async fn ask(
+        &mut self,
+        incarnation: Incarnation,
+        hour: Hour,
+        witness: &Witness,
+        ledger: &dyn Ledger,
+    ) -> Result<(), StoreError> {
+        let sequence = self.batch;
+        if sequence != self.found {
+            let (lines, watermark) = (Vec::new(), WallTime(0));
+            let last = Flush { incarnation, hour, sequence, lines, watermark, closing: None };
+            witness.judge(witness.ask(ledger, &last).await?, sequence)?;
+            self.found = sequence;
+        }
+        Ok(())
     }
 }
 

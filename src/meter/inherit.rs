@@ -14,7 +14,8 @@ use super::recover::RecoveredHour;
 use super::spool::Remains;
 use super::spool::kept::{self, KeptHour};
 use super::spool::replay::Places;
-use crate::principal::{Epoch, Incarnation};
+use super::witness::Witness;
+use crate::principal::{Incarnation, LedgerServer};
 use crate::store::{Ledger, StoreError};
 use crate::time::{Hour, WallTime};
 
@@ -56,6 +57,8 @@ enum Closed {
 /// An hour that the ledger has now.
 pub struct Merged {
     pub flushes: Vec<Flush>,
+    /// Who has it; absent where there was nothing to send.
+    pub server: Option<LedgerServer>,
     /// Absent where no call was counted.
     pub recovered: Option<RecoveredHour>,
 }
@@ -72,11 +75,11 @@ impl Heritage {
         places: &Places,
         hour: Hour,
         flushes: Vec<Flush>,
-        epoch: Option<Epoch>,
+        server: Option<LedgerServer>,
         now: WallTime,
     ) -> io::Result<()> {
         if !flushes.is_empty() {
-            let written = kept::write(&places.spool, places.owner(self.incarnation), hour, flushes, epoch);
+            let written = kept::write(&places.spool, places.owner(self.incarnation), hour, flushes, server);
             if !kept::is_given_up(hour, now) {
                 written?;
             }
@@ -125,7 +128,7 @@ impl HourHeritage {
     }
 
     /// Sends all of it.
-    pub async fn merge(mut self, ledger: &dyn Ledger) -> Result<Merged, StoreError> {
+    pub async fn merge(mut self, witness: &Witness, ledger: &dyn Ledger) -> Result<Merged, StoreError> {
         if self.known == Known::UpToACut {
             self.interrupt(ledger).await?;
         }
@@ -139,13 +142,11 @@ impl HourHeritage {
             _ => Last::default(),
         };
         let flushes = batches(self.series, &lines, last);
-        for flush in &flushes {
-            ledger.merge(flush.clone()).await?;
-        }
+        let server = witness.send(ledger, flushes.clone()).await?;
         let totals = closing_of(&lines, false).totals;
         let (calls, interrupted, complete) = (totals.opened, totals.interrupted, self.known == Known::Whole);
         let recovered = RecoveredHour { incarnation, hour, lines: lines.len(), calls, interrupted, complete };
-        Ok(Merged { flushes, recovered: (!lines.is_empty()).then_some(recovered) })
+        Ok(Merged { flushes, server, recovered: (!lines.is_empty()).then_some(recovered) })
     }
 
     /// What is known to have been opened and not to have ended never will: nobody is left who could know more. The ledger may have

@@ -1,13 +1,14 @@
 //! A ledger for tests: it merges as every ledger must, remembers what it was sent, and fails when told to.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::record::{Closing, Counters, Flush, LedgerLine, LineKey};
-use crate::principal::Incarnation;
+use super::witness::Acknowledged;
+use crate::principal::{ID_BYTES, Incarnation, LedgerServer};
 use crate::store::{Ledger, StoreError, UsageTotal};
 use crate::time::{Hour, WallTime};
 
@@ -22,15 +23,37 @@ pub struct Mark {
     pub closing: Option<(u64, Closing)>,
 }
 
-#[derive(Default)]
+type Lines = BTreeMap<Place, Counters>;
+type Marks = BTreeMap<(Hour, Incarnation), Mark>;
+type Known = (Lines, Marks);
+
 pub struct MemoryLedger {
-    lines: Mutex<BTreeMap<Place, Counters>>,
-    marks: Mutex<BTreeMap<(Hour, Incarnation), Mark>>,
+    lines: Mutex<Lines>,
+    marks: Mutex<Marks>,
     pub sent: Mutex<Vec<Flush>>,
+    /// What it knew after each merge.
+    past: Mutex<Vec<Known>>,
+    /// Which server it is.
+    pub life: AtomicU8,
     /// Refuses every merge.
     pub away: AtomicBool,
     /// Merges, and then says that it did not.
     pub loses_answers: AtomicBool,
+}
+
+impl Default for MemoryLedger {
+    fn default() -> Self {
+        Self {
+            lines: Mutex::default(),
+            marks: Mutex::default(),
+            sent: Mutex::default(),
+            past: Mutex::default(),
+            // One that may lose what it acknowledged.
+            life: AtomicU8::new(1),
+            away: AtomicBool::new(false),
+            loses_answers: AtomicBool::new(false),
+        }
+    }
 }
 
 impl MemoryLedger {
@@ -51,6 +74,16 @@ impl MemoryLedger {
     pub fn forget(&self) {
         self.lines.lock().clear();
         self.marks.lock().clear();
+        self.past.lock().clear();
+    }
+
+    /// Loses the last `count` merges, as a store does that is replaced by a copy of before.
+    pub fn go_back(&self, count: usize) {
+        let mut past = self.past.lock();
+        let left = past.len().saturating_sub(count);
+        past.truncate(left);
+        let (lines, marks) = past.last().cloned().unwrap_or_default();
+        (*self.lines.lock(), *self.marks.lock()) = (lines, marks);
     }
 
     /// Fails unless every closing says what the lines of its hour say.
@@ -76,7 +109,7 @@ impl MemoryLedger {
 
 #[async_trait]
 impl Ledger for MemoryLedger {
-    async fn merge(&self, flush: Flush) -> Result<(), StoreError> {
+    async fn merge_after(&self, flush: Flush, after: u64) -> Result<Acknowledged, StoreError> {
         if self.away.load(Ordering::Relaxed) {
             return Err(StoreError::Away("told to".into()));
         }
@@ -88,17 +121,22 @@ impl Ledger for MemoryLedger {
         }
         let mut marks = self.marks.lock();
         let mark = marks.entry((flush.hour, flush.incarnation)).or_default();
-        mark.sequence = mark.sequence.max(flush.sequence);
-        mark.watermark = mark.watermark.max(flush.watermark);
-        if let Some(closing) = flush.closing.filter(|_| mark.closing.is_none_or(|(last, _)| last <= flush.sequence)) {
-            mark.closing = Some((flush.sequence, closing));
+        let known = mark.sequence;
+        if known >= after {
+            mark.sequence = mark.sequence.max(flush.sequence);
+            mark.watermark = mark.watermark.max(flush.watermark);
+            let is_last = mark.closing.is_none_or(|(last, _)| last <= flush.sequence);
+            if let Some(closing) = flush.closing.filter(|_| is_last) {
+                mark.closing = Some((flush.sequence, closing));
+            }
         }
         drop(marks);
         self.sent.lock().push(flush);
+        self.past.lock().push((self.lines.lock().clone(), self.marks.lock().clone()));
         if self.loses_answers.load(Ordering::Relaxed) {
             return Err(StoreError::Away("the answer was lost".into()));
         }
-        Ok(())
+        Ok(Acknowledged { server: LedgerServer([self.life.load(Ordering::Relaxed); ID_BYTES]), known })
     }
 
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
@@ -106,7 +144,7 @@ impl Ledger for MemoryLedger {
         Ok(all.map(|((hour, key, incarnation), counters)| LedgerLine { hour, incarnation, key, counters }).collect())
     }
 
-    fn totals(&self) -> Vec<UsageTotal> {
-        Vec::new()
+    fn totals(&self) -> Result<Vec<UsageTotal>, StoreError> {
+        Ok(Vec::new())
     }
 }

@@ -5,7 +5,7 @@
 //!   [`slab`]: the mapped file. [`folder`]: where the files are and who is alive.
 //! - [`window`]: hours are prepared early and folded when over. [`flush`] (with [`hour_flush`] and [`batch`]): absolute values to the
 //!   ledger. [`spool`]: the same on a disk, for when the ledger is away or loses what it had. [`recover`] (with
-//!   [`estate`] and [`inherit`]): what dead incarnations left.
+//!   [`estate`] and [`inherit`]): what dead incarnations left. [`witness`]: whether the ledger may have lost what it had.
 
 mod batch;
 mod charge;
@@ -27,6 +27,7 @@ mod shard;
 mod slab;
 mod spool;
 mod window;
+pub mod witness;
 mod words;
 
 use std::fs::{self, File};
@@ -38,7 +39,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub use self::charge::{Charge, Tally};
-pub use self::flush::{EpochNow, FlushReport, Flushed, Flusher};
+pub use self::flush::{FlushReport, Flushed, Flusher};
 pub use self::folder::FolderError;
 use self::folder::SlabFolder;
 use self::header::Identity;
@@ -47,6 +48,7 @@ use self::record::{LineKey, Outcome};
 pub use self::recover::{LeftInPlace, RecoveredHour, Recovery, RecoveryReport, Why};
 use self::shard::{SHARED, Shard, Writer};
 use self::slab::Slab;
+use self::witness::Witness;
 use crate::principal::{Incarnation, StoreId};
 use crate::time::{Hour, WallTime};
 
@@ -204,6 +206,7 @@ struct Core {
     starved: AtomicBool,
     spool_fails: AtomicBool,
     lost: AtomicU64,
+    witness: Witness,
 }
 
 impl Core {
@@ -225,6 +228,7 @@ impl Core {
             starved: AtomicBool::new(false),
             spool_fails: AtomicBool::new(false),
             lost: AtomicU64::new(0),
+            witness: Witness::default(),
         }))
     }
 

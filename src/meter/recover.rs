@@ -12,12 +12,12 @@ use tokio::time::MissedTickBehavior;
 use super::Meter;
 use super::estate::{self, Estate};
 pub use super::estate::{LeftInPlace, Why};
-use super::flush::EpochNow;
 use super::inherit::{self, Heritage};
 use super::spool::replay::{Places, Replay, ReplayError};
 use super::spool::{self, Remains, off_thread};
+use super::witness::Witness;
 use crate::clock;
-use crate::principal::{Epoch, Incarnation};
+use crate::principal::Incarnation;
 use crate::store::{Ledger, StoreError};
 use crate::time::{Hour, WallTime};
 
@@ -38,7 +38,7 @@ pub struct RecoveredHour {
 #[derive(Debug, Default)]
 pub struct RecoveryReport {
     pub recovered: Vec<RecoveredHour>,
-    /// Hours of the dead that were sent again, since the store is in another epoch.
+    /// Hours of the dead that were sent again, since the ledger does not have them, or is another one.
     pub replayed: usize,
     /// Every file that is known to stay where it is, of this round and of earlier ones.
     pub left: Vec<LeftInPlace>,
@@ -60,7 +60,7 @@ pub enum RecoveryError {
 /// Looks after the dead of one slab folder and one spool.
 pub struct Recovery {
     places: Places,
-    epoch: Option<EpochNow>,
+    witness: &'static Witness,
     /// Incarnations that are merged as far as they can be, with the files that were kept.
     kept: BTreeMap<Incarnation, Vec<LeftInPlace>>,
     replay: Replay,
@@ -76,13 +76,7 @@ impl Recovery {
             boot_id: core.boot_id,
             own: core.incarnation,
         };
-        Self { places, epoch: None, kept: BTreeMap::new(), replay: Replay::default() }
-    }
-
-    /// For a ledger in a store that may be replaced: in another epoch the hours that the dead had closed are sent again.
-    pub fn following(mut self, now: EpochNow) -> Self {
-        self.epoch = Some(now);
-        self
+        Self { places, witness: &core.witness, kept: BTreeMap::new(), replay: Replay::default() }
     }
 
     /// As if the machine had booted since.
@@ -125,8 +119,6 @@ impl Recovery {
     /// # Errors
     /// The folder of the slabs cannot be listed. What concerns one incarnation alone, or the spool alone, is in the report.
     pub async fn run_once(&mut self, ledger: &dyn Ledger, now: WallTime) -> Result<RecoveryReport, RecoveryError> {
-        // Read first: what is acknowledged from here on is acknowledged in this epoch or a later one.
-        let epoch = self.epoch.as_ref().and_then(|now| now());
         let places = self.places.clone();
         let (mut found, mut misnamed) = off_thread(move || estate::survey(&places.slabs)).await?;
         let places = self.places.clone();
@@ -141,8 +133,8 @@ impl Recovery {
         found.extend(in_spool.live);
         misnamed.extend(in_spool.misnamed.into_iter().map(|path| LeftInPlace { path, why: Why::Misnamed }));
         report.left = misnamed;
-        self.recover_all(found, ledger, epoch, now, &mut report).await;
-        match self.replay.round(&self.places, &in_spool.hours, ledger, epoch, now).await {
+        self.recover_all(found, ledger, now, &mut report).await;
+        match self.replay.round(&self.places, &in_spool.hours, ledger, self.witness, now).await {
             Ok(sent) => report.replayed = sent,
             Err(error) => report.waiting.push((self.places.own, error.into())),
         }
@@ -155,7 +147,6 @@ impl Recovery {
         &mut self,
         found: BTreeSet<Incarnation>,
         ledger: &dyn Ledger,
-        epoch: Option<Epoch>,
         now: WallTime,
         report: &mut RecoveryReport,
     ) {
@@ -164,7 +155,7 @@ impl Recovery {
             if incarnation == self.places.own || self.kept.contains_key(&incarnation) {
                 continue;
             }
-            if let Err(error) = self.recover(incarnation, ledger, epoch, now, report).await {
+            if let Err(error) = self.recover(incarnation, ledger, now, report).await {
                 report.waiting.push((incarnation, error));
             }
         }
@@ -174,7 +165,6 @@ impl Recovery {
         &mut self,
         incarnation: Incarnation,
         ledger: &dyn Ledger,
-        epoch: Option<Epoch>,
         now: WallTime,
         report: &mut RecoveryReport,
     ) -> Result<(), RecoveryError> {
@@ -185,10 +175,10 @@ impl Recovery {
         for hour in heritage.hours() {
             let (places, left) = (self.places.clone(), Arc::clone(&heritage));
             let of_hour = off_thread(move || inherit::HourHeritage::read(&places, &left, hour)).await?;
-            let merged = of_hour.merge(ledger).await?;
+            let merged = of_hour.merge(self.witness, ledger).await?;
             report.recovered.extend(merged.recovered);
             let (places, left) = (self.places.clone(), Arc::clone(&heritage));
-            off_thread(move || left.settle(&places, hour, merged.flushes, epoch, now)).await?;
+            off_thread(move || left.settle(&places, hour, merged.flushes, merged.server, now)).await?;
         }
         let left = off_thread(move || heritage.close()).await?;
         if !left.is_empty() {
@@ -230,7 +220,7 @@ fn log(round: &Result<RecoveryReport, RecoveryError>, known: &mut Vec<LeftInPlac
         }
     }
     if report.replayed > 0 {
-        tracing::info!(hours = report.replayed, "sent hours of dead gateways again: the store is in another epoch");
+        tracing::info!(hours = report.replayed, "sent hours of dead gateways again: the ledger may have lost them");
     }
     for left in report.left.iter().filter(|left| !known.contains(left)) {
         tracing::error!(file = %left.path.display(), why = %left.why, "a file with usage is left in place");

@@ -28,6 +28,7 @@ use tokio::sync::broadcast;
 
 use crate::key::Digest;
 use crate::meter::record::{Counters, Flush, LedgerLine, Operation};
+use crate::meter::witness::Acknowledged;
 use crate::principal::{
     Account, AccountId, Cluster, ClusterId, Credential, Epoch, Incarnation, KeyId, Revision, StoreId,
 };
@@ -161,12 +162,24 @@ pub struct UsageTotal {
 /// Where usage is written down. Values are absolute; the greater of each field wins.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Durable when it returns.
-    async fn merge(&self, flush: Flush) -> Result<(), StoreError>;
+    /// Durable when it returns. Where the ledger does not have the batch `after` of the same incarnation and hour any more, the
+    /// lines are taken, but the batch does not count as one that it has.
+    async fn merge_after(&self, flush: Flush, after: u64) -> Result<Acknowledged, StoreError>;
+    /// The same for a batch that stands for itself.
+    async fn merge(&self, flush: Flush) -> Result<Acknowledged, StoreError> {
+        self.merge_after(flush, 0).await
+    }
     /// All lines of the hours `from..=to`, in the order of hour, then line, then incarnation.
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError>;
     /// Everything ever merged, summed over keys, hours and incarnations; from memory, never a read of the store.
-    fn totals(&self) -> Vec<UsageTotal>;
+    ///
+    /// # Errors
+    /// The ledger could not be read since the start, so that they would be too small.
+    fn totals(&self) -> Result<Vec<UsageTotal>, StoreError>;
+    /// Whether usage can be written, where the ledger is apart from the store.
+    async fn check_ledger(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// What control planes ask of the ledger beside its lines.

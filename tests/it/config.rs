@@ -43,6 +43,21 @@ fn the_printed_default_is_a_good_file() {
 }
 
 #[test]
+fn a_ledger_of_its_own_is_for_a_store_on_redis() {
+    let said = mistake(
+        "[gateway]\n[control]\n[meter]\nledger_url = \"redis://user:secret@127.0.0.1:6380\"\n",
+        "meter.ledger_url",
+    );
+    assert!(said.contains("embedded store") && !said.contains("secret"), "{said}");
+    let sentinels = "ledger_sentinel = { master = \"ledger\", nodes = [\"127.0.0.1:26379\"] }";
+    let said = mistake(&format!("[gateway]\n[control]\n[meter]\n{sentinels}\n"), "meter.ledger_url");
+    assert!(said.contains("is missing"), "{said}");
+    let redis = "[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:6379\"\n[meter]\nledger_url = \"rediss://127.0.0.1:6380/1\"";
+    let output = check(&Node::new(&format!("[gateway]\n[control]\n{redis}\n{sentinels}\n")));
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let node = Node::new(
         "[gateway]\nlisten = [\"localhost:8080\"]\nthreds = 4\n[gateway.limits]\nidle = \"75\"\n[store]\nlease = \"90s\"\n\

@@ -27,6 +27,7 @@ mod harness;
 mod journal;
 mod kept;
 mod kill;
+mod ledger;
 mod many;
 mod oracle;
 mod outcomes;

@@ -77,6 +77,7 @@ async fn a_node_that_is_not_ready_says_what_is_not() {
         ),
         checks,
         store: None,
+        ledger: None,
     };
     let world = World { router: enveloped(health::routes(health)), ..World::new() };
     let answer = world.get("", "/readyz").await;

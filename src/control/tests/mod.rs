@@ -136,7 +136,7 @@ impl World {
             endpoint: "https://{host}".to_owned(),
             password_cost: PasswordCost { memory_kib: 64, passes: 1, lanes: 1 },
         };
-        let health = Health { metrics, checks: Vec::new(), store: Some(WriteProbe::new(store.clone())) };
+        let health = Health { metrics, checks: Vec::new(), store: Some(WriteProbe::new(store.clone())), ledger: None };
         let control = Control::new(parts).unwrap();
         let router = router(Arc::clone(&control), health::routes(health));
         let (operator, billing) = (operator.expose().to_owned(), billing.expose().to_owned());

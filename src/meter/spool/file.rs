@@ -141,12 +141,12 @@ fn frames(owner: Owner, records: &[Record]) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::principal::{Epoch, ID_BYTES, Incarnation, StoreId};
+    use crate::principal::{ID_BYTES, Incarnation, LedgerServer, StoreId};
 
     const OWNER: Owner = Owner { store_id: StoreId([1; ID_BYTES]), incarnation: Incarnation([2; ID_BYTES]) };
 
-    fn epoch(number: u8) -> Record {
-        Record::Acknowledged(Epoch([number; ID_BYTES]))
+    fn by(number: u8) -> Record {
+        Record::Acknowledged(LedgerServer([number; ID_BYTES]))
     }
 
     fn records(path: &Path) -> Vec<Record> {
@@ -159,14 +159,14 @@ mod tests {
     fn what_is_added_stands_behind_what_is_there_and_a_whole_one_replaces_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/x.spool");
-        let mut file = SpoolFile::write(&path, OWNER, &[epoch(1)]).unwrap();
-        file.append(&[epoch(2), epoch(3)]).unwrap();
-        assert_eq!(records(&path), [epoch(1), epoch(2), epoch(3)]);
+        let mut file = SpoolFile::write(&path, OWNER, &[by(1)]).unwrap();
+        file.append(&[by(2), by(3)]).unwrap();
+        assert_eq!(records(&path), [by(1), by(2), by(3)]);
         let bytes = fs::read(&path).unwrap();
-        let cut = OWNER.read(&bytes[..bytes.len() - OWNER.frame(&epoch(3)).unwrap().len()]).unwrap();
+        let cut = OWNER.read(&bytes[..bytes.len() - OWNER.frame(&by(3)).unwrap().len()]).unwrap();
         assert!(cut.records.len() == 2 && cut.damage.is_some(), "cut between two records: {cut:?}");
-        let replaced = SpoolFile::write(&path, OWNER, &[epoch(4)]).unwrap();
-        assert_eq!(records(&path), [epoch(4)]);
+        let replaced = SpoolFile::write(&path, OWNER, &[by(4)]).unwrap();
+        assert_eq!(records(&path), [by(4)]);
         assert_eq!(replaced.length(), fs::metadata(&path).unwrap().len());
         replaced.remove().unwrap();
         assert!(matches!(Left::take_up(&path, OWNER).unwrap(), Found::Nothing));
@@ -176,7 +176,7 @@ mod tests {
     fn nobody_takes_up_the_file_of_the_living() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.spool");
-        let file = SpoolFile::write(&path, OWNER, &[epoch(1)]).unwrap();
+        let file = SpoolFile::write(&path, OWNER, &[by(1)]).unwrap();
         assert!(matches!(Left::take_up(&path, OWNER).unwrap(), Found::InUse));
         assert!(SpoolFile::open(&path, OWNER).unwrap().is_none());
         drop(file);

@@ -6,15 +6,22 @@ use std::path::PathBuf;
 
 use super::frame::Owner;
 use super::{kept, off_thread};
+use crate::meter::hour_flush::Upto;
 use crate::meter::record::Flush;
-use crate::principal::Epoch;
+use crate::meter::witness::Witness;
+use crate::principal::LedgerServer;
 use crate::store::{Ledger, StoreError};
 use crate::time::{Hour, WallTime};
 
 pub struct Folded {
     folder: PathBuf,
     owner: Owner,
-    hours: BTreeMap<Hour, Again>,
+    hours: BTreeMap<Hour, FoldedHour>,
+}
+
+struct FoldedHour {
+    again: Again,
+    acknowledged: Upto,
 }
 
 /// Whether the ledger must be sent an hour again.
@@ -36,45 +43,53 @@ impl Folded {
         Self { folder, owner, hours: BTreeMap::new() }
     }
 
-    /// Writes a whole hour down that the ledger acknowledged in `epoch`, as far as that is known.
-    pub async fn keep(&self, hour: Hour, whole: Vec<Flush>, epoch: Option<Epoch>) -> io::Result<()> {
+    /// Writes a whole hour down that `server` acknowledged, as far as that is known.
+    pub async fn keep(&self, hour: Hour, whole: Vec<Flush>, server: Option<LedgerServer>) -> io::Result<()> {
         let (folder, owner) = (self.folder.clone(), self.owner);
-        off_thread(move || kept::write(&folder, owner, hour, whole, epoch)).await
+        off_thread(move || kept::write(&folder, owner, hour, whole, server)).await
     }
 
     /// From now on the slabs of this hour are gone.
-    pub fn insert(&mut self, hour: Hour) {
-        self.hours.insert(hour, Again::Needless);
+    pub fn insert(&mut self, hour: Hour, acknowledged: Upto) {
+        self.hours.insert(hour, FoldedHour { again: Again::Needless, acknowledged });
     }
 
     /// The ledger may have lost them all.
     pub fn all_again(&mut self) {
-        self.hours.values_mut().for_each(|again| *again = Again::Needed);
+        self.hours.values_mut().for_each(|hour| hour.again = Again::Needed);
     }
 
-    /// Sends what the ledger may have lost. `epoch`: in which it is now, as far as that is known.
-    pub async fn send_again(&mut self, ledger: &dyn Ledger, epoch: Option<Epoch>) -> Result<Resent, StoreError> {
+    /// Sends what the ledger may have lost.
+    pub async fn send_again(&mut self, witness: &Witness, ledger: &dyn Ledger) -> Result<Resent, StoreError> {
         let mut resent = Resent::default();
-        for (hour, again) in self.hours.iter_mut().filter(|(_, again)| **again == Again::Needed) {
+        for (hour, state) in self.hours.iter_mut().filter(|(_, state)| state.again == Again::Needed) {
             let (hour, owner) = (*hour, self.owner);
-            for flush in read(self.folder.clone(), owner, hour).await {
-                resent.lines += flush.lines.len();
-                resent.batches += 1;
-                ledger.merge(flush).await?;
-            }
-            *again = Again::Needless;
-            if let Some(epoch) = epoch {
+            let flushes = read(self.folder.clone(), owner, hour).await;
+            resent.lines += flushes.iter().map(|flush| flush.lines.len()).sum::<usize>();
+            resent.batches += flushes.len();
+            let last = flushes.last().map_or(0, |flush| flush.sequence);
+            let server = witness.send(ledger, flushes).await?;
+            *state = FoldedHour { again: Again::Needless, acknowledged: Upto { batch: last, found: 0 } };
+            if let Some(server) = server {
                 let folder = self.folder.clone();
                 // Where that fails another start sends it once more.
-                let _ = off_thread(move || kept::acknowledge(&folder, owner, hour, epoch)).await;
+                let _ = off_thread(move || kept::acknowledge(&folder, owner, hour, server)).await;
             }
         }
         Ok(resent)
     }
 
-    /// Removes what no epoch to come may need.
+    /// Asks whether the ledger still has the hours that were not found there lately.
+    pub async fn ask(&mut self, witness: &Witness, ledger: &dyn Ledger) -> Result<(), StoreError> {
+        for (hour, state) in &mut self.hours {
+            state.acknowledged.ask(self.owner.incarnation, *hour, witness, ledger).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what no ledger to come may need.
     pub async fn remove_old(&mut self, now: WallTime) {
-        let is_old = |(hour, again): (&Hour, &Again)| kept::is_old(*hour, now) && *again == Again::Needless;
+        let is_old = |(hour, state): (&Hour, &FoldedHour)| kept::is_old(*hour, now) && state.again == Again::Needless;
         let old: Vec<Hour> = self.hours.iter().filter(|entry| is_old(*entry)).map(|(hour, _)| *hour).collect();
         for hour in old {
             self.hours.remove(&hour);

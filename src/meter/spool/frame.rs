@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checksummed::{checked, with_checksum};
 use crate::meter::record::Flush;
-use crate::principal::{Epoch, ID_BYTES, Incarnation, StoreId};
+use crate::principal::{Epoch, ID_BYTES, Incarnation, LedgerServer, StoreId};
 
 const MAGIC: &[u8; 8] = b"TGSPOOL1";
 const IDENTITY: usize = MAGIC.len() + 2 * ID_BYTES + 4;
@@ -35,8 +35,12 @@ pub struct Owner {
 pub enum Record {
     /// Absolute values, as they went to the ledger or will.
     Flush(Flush),
-    /// The ledger has all that is before this, and acknowledged it in this epoch.
-    Acknowledged(Epoch),
+    /// This server has all that is before this, and acknowledged it.
+    #[serde(rename = "acknowledged_by")]
+    Acknowledged(LedgerServer),
+    /// As earlier versions wrote it: in this epoch, by nobody in particular.
+    #[serde(rename = "acknowledged")]
+    AcknowledgedIn(Epoch),
 }
 
 /// What does not fit in a file; the first such thing.
@@ -185,7 +189,7 @@ mod tests {
     }
 
     fn records() -> Vec<Record> {
-        vec![record(1), record(2), Record::Acknowledged(Epoch([6; ID_BYTES])), record(3)]
+        vec![record(1), record(2), Record::Acknowledged(LedgerServer([6; ID_BYTES])), record(3)]
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! An hour that is over and done with, on the disk: what a ledger that lost it is sent again. It is kept until no epoch to come
-//! may need it.
+//! An hour that is over and done with, on the disk: what a ledger that lost it is sent again. It is kept until no server to
+//! come may need it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::file::{self, SpoolFile};
 use super::frame::{Damage, Foreign, Owner, Record};
 use crate::meter::record::{Closing, Counters, Flush, LineKey};
-use crate::principal::{Epoch, Incarnation};
+use crate::principal::{Incarnation, LedgerServer};
 use crate::time::{Hour, WallTime};
 
 /// How long after its end an hour is kept. An archive that keeps it longer does not exist yet.
@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 #[derive(Debug, Default)]
 pub struct KeptHour {
     pub flushes: Vec<Flush>,
-    /// In which epoch the ledger last acknowledged all of it.
-    pub acknowledged: Option<Epoch>,
+    /// Who last acknowledged all of it.
+    pub acknowledged: Option<LedgerServer>,
     pub damage: Option<Damage>,
 }
 
@@ -40,9 +40,15 @@ pub fn path(folder: &Path, incarnation: Incarnation, hour: Hour) -> PathBuf {
     folder.join(format!("{incarnation}-{}.{}", hour.0, super::HOUR))
 }
 
-/// Writes an hour down that the ledger has acknowledged in `epoch`, as far as that is known.
-pub fn write(folder: &Path, owner: Owner, hour: Hour, flushes: Vec<Flush>, epoch: Option<Epoch>) -> io::Result<()> {
-    let records: Vec<Record> = flushes.into_iter().map(Record::Flush).chain(epoch.map(Record::Acknowledged)).collect();
+/// Writes an hour down that `server` has acknowledged, as far as that is known.
+pub fn write(
+    folder: &Path,
+    owner: Owner,
+    hour: Hour,
+    flushes: Vec<Flush>,
+    server: Option<LedgerServer>,
+) -> io::Result<()> {
+    let records: Vec<Record> = flushes.into_iter().map(Record::Flush).chain(server.map(Record::Acknowledged)).collect();
     SpoolFile::write(&path(folder, owner.incarnation, hour), owner, &records).map(drop)
 }
 
@@ -55,7 +61,8 @@ pub fn read(folder: &Path, owner: Owner, hour: Hour) -> io::Result<Option<Result
             for record in content.records {
                 match record {
                     Record::Flush(flush) => kept.flushes.push(flush),
-                    Record::Acknowledged(epoch) => kept.acknowledged = Some(epoch),
+                    Record::Acknowledged(server) => kept.acknowledged = Some(server),
+                    Record::AcknowledgedIn(_) => {}
                 }
             }
             kept
@@ -63,10 +70,10 @@ pub fn read(folder: &Path, owner: Owner, hour: Hour) -> io::Result<Option<Result
     }
 }
 
-/// Notes in which epoch the ledger has the hour now. Where somebody else is at it nothing is noted, and it is sent once more.
-pub fn acknowledge(folder: &Path, owner: Owner, hour: Hour, epoch: Epoch) -> io::Result<()> {
+/// Notes who has the hour now. Where somebody else is at it nothing is noted, and it is sent once more.
+pub fn acknowledge(folder: &Path, owner: Owner, hour: Hour, server: LedgerServer) -> io::Result<()> {
     match SpoolFile::open(&path(folder, owner.incarnation, hour), owner)? {
-        Some(mut file) => file.append(&[Record::Acknowledged(epoch)]),
+        Some(mut file) => file.append(&[Record::Acknowledged(server)]),
         None => Ok(()),
     }
 }

@@ -1,5 +1,5 @@
-//! The kept hours of the dead: sent again where the store is in another epoch than the one they were acknowledged in, and
-//! removed once they are old.
+//! The kept hours of the dead: sent again where the ledger does not have them, or is on another server than the one that
+//! acknowledged them, and removed once they are old.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use super::frame::{Foreign, Owner};
 use super::{Wrong, kept, off_thread};
 use crate::meter::folder;
-use crate::principal::{Epoch, Incarnation, StoreId};
+use crate::meter::record::Flush;
+use crate::meter::witness::{Anchors, Turn, Witness};
+use crate::principal::{Incarnation, LedgerServer, StoreId};
 use crate::store::{Ledger, StoreError};
 use crate::time::{Hour, WallTime};
 
@@ -37,9 +39,20 @@ pub struct Replay {
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    /// In which epoch it was sent, or found to have been.
-    acknowledged: Epoch,
+    /// In which turn it was sent, or found to be there.
+    turn: Turn,
+    /// Who has it.
+    server: Option<LedgerServer>,
     wrong: Option<Wrong>,
+    proof: Proof,
+}
+
+/// Whether an hour can get lost without anybody noticing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    /// There was no anchor behind it when it was looked for.
+    Wanting(Anchors),
+    Found,
 }
 
 /// Why the round ended before all hours were looked at.
@@ -58,19 +71,24 @@ impl Replay {
         places: &Places,
         there: &BTreeSet<(Incarnation, Hour)>,
         ledger: &dyn Ledger,
-        epoch: Option<Epoch>,
+        witness: &Witness,
         now: WallTime,
     ) -> Result<usize, ReplayError> {
         self.hours.retain(|at, _| there.contains(at));
-        // Which epoch the ledger is in is known only a while after the start.
-        let Some(epoch) = epoch else { return Ok(0) };
         let mut sent = 0;
         for (incarnation, hour) in there.iter().copied().filter(|(incarnation, _)| *incarnation != places.own) {
             let known = self.hours.get(&(incarnation, hour));
-            match known.filter(|known| known.acknowledged == epoch) {
-                None => sent += usize::from(self.send(places, incarnation, hour, ledger, epoch).await?),
-                Some(Known { wrong: None, .. }) => self.remove_old(places, incarnation, hour, now).await?,
-                Some(_) => {}
+            let known = known.filter(|known| known.turn == witness.turn());
+            let is_proven = known.is_some_and(|known| match known.proof {
+                Proof::Wanting(anchors) => witness.anchors() == anchors,
+                Proof::Found => true,
+            });
+            match known {
+                Some(Known { wrong: None, .. }) if is_proven => {
+                    self.remove_old(places, incarnation, hour, now).await?;
+                }
+                Some(_) if is_proven => {}
+                _ => sent += usize::from(self.look_after(places, incarnation, hour, ledger, witness).await?),
             }
         }
         Ok(sent)
@@ -83,39 +101,45 @@ impl Replay {
     }
 
     /// Sends an hour, unless the ledger has it already; false then.
-    async fn send(
+    async fn look_after(
         &mut self,
         places: &Places,
         incarnation: Incarnation,
         hour: Hour,
         ledger: &dyn Ledger,
-        epoch: Epoch,
+        witness: &Witness,
     ) -> Result<bool, ReplayError> {
+        let (turn, anchors) = (witness.turn(), witness.anchors());
         let (at, owner) = (places.clone(), places.owner(incarnation));
         let read = off_thread(move || {
             // The living look after their own.
             if folder::is_alive(&at.slabs, incarnation) { Ok(None) } else { kept::read(&at.spool, owner, hour) }
         });
-        let (wrong, sent) = match read.await? {
+        let before = self.hours.get(&(incarnation, hour)).copied().filter(|known| known.turn == turn);
+        let (wrong, server, sent) = match read.await? {
             None => return Ok(false),
-            Some(Err(Foreign(store_id))) => (Some(Wrong::Foreign(store_id)), false),
+            Some(Err(Foreign(store_id))) => (Some(Wrong::Foreign(store_id)), None, false),
             Some(Ok(hour_kept)) => {
                 let wrong = hour_kept.damage.map(Wrong::Damaged);
-                let is_new = hour_kept.acknowledged != Some(epoch);
-                if is_new {
-                    for flush in hour_kept.flushes {
-                        ledger.merge(flush).await?;
+                let mut server = before.and_then(|known| known.server).or(hour_kept.acknowledged);
+                let is_there = match (server, hour_kept.flushes.last()) {
+                    (Some(server), Some(last)) => has_all(ledger, witness, server, last).await?,
+                    _ => false,
+                };
+                if !is_there {
+                    server = witness.send(ledger, hour_kept.flushes).await?;
+                    // A damaged file is left as it is.
+                    if let Some(server) = server.filter(|_| wrong.is_none()) {
+                        let spool = places.spool.clone();
+                        off_thread(move || kept::acknowledge(&spool, owner, hour, server)).await?;
                     }
                 }
-                // A damaged file is left as it is.
-                if is_new && wrong.is_none() {
-                    let spool = places.spool.clone();
-                    off_thread(move || kept::acknowledge(&spool, owner, hour, epoch)).await?;
-                }
-                (wrong, is_new)
+                (wrong, server, !is_there)
             }
         };
-        self.hours.insert((incarnation, hour), Known { acknowledged: epoch, wrong });
+        // What is found again behind an anchor cannot get lost without it.
+        let proof = if before.is_some() && !sent { Proof::Found } else { Proof::Wanting(anchors) };
+        self.hours.insert((incarnation, hour), Known { turn, server, wrong, proof });
         Ok(sent)
     }
 
@@ -132,4 +156,17 @@ impl Replay {
         }
         Ok(())
     }
+}
+
+/// Whether this server has the hour that ends with this batch.
+async fn has_all(
+    ledger: &dyn Ledger,
+    witness: &Witness,
+    server: LedgerServer,
+    last: &Flush,
+) -> Result<bool, StoreError> {
+    let said = witness.ask(ledger, last).await?;
+    // By the way it is learnt who is there now. That an hour of the dead is not there says nothing about the others yet.
+    witness.judge(said, 0)?;
+    Ok(said.server == server && said.known >= last.sequence)
 }

@@ -154,22 +154,3 @@ proptest! {
         prop_assert_eq!(in_order.all(), mixed.all());
     }
 }
-
-#[test]
-fn in_another_epoch_everything_is_sent_again_and_only_once() {
-    use crate::principal::{Epoch, ID_BYTES};
-    let (folder, ledger) = (folder(), Arc::new(MemoryLedger::default()));
-    let (meter, now) = (meter(folder.path(), 1), HOUR.start());
-    let epoch = Arc::new(parking_lot::Mutex::new(Some(Epoch([1; ID_BYTES]))));
-    let seen = Arc::clone(&epoch);
-    let mut flusher = Flusher::new(&meter, Arc::clone(&ledger) as _).following(Box::new(move || *seen.lock()));
-    let mut lines = |is: Option<Epoch>| {
-        *epoch.lock() = is;
-        runtime().block_on(flusher.flush_once(now)).unwrap().lines
-    };
-    call(&meter, key(1), now);
-    assert_eq!(lines(Some(Epoch([1; ID_BYTES]))), 1);
-    assert_eq!((lines(Some(Epoch([1; ID_BYTES]))), lines(None)), (0, 0), "nothing is new, or nothing is known");
-    assert_eq!(lines(Some(Epoch([2; ID_BYTES]))), 1, "the ledger may have lost it");
-    assert_eq!(lines(Some(Epoch([2; ID_BYTES]))), 0);
-}

@@ -77,8 +77,8 @@ fn an_hour_is_folded_once_it_is_over_flushed_and_without_open_calls() {
     call(&meter, key(1), HOUR.start());
     assert_eq!(folded(at(HOUR, 5)), [], "the hour is not over");
     assert_eq!(folded(at(HOUR.next(), 5)), [], "a call is open");
-    let watermark = ledger.sent.lock().last().map(|flush| (flush.hour, flush.watermark));
-    assert_eq!(watermark, Some((HOUR, at(HOUR.next(), 5))), "the hour was closed with a watermark");
+    let watermark = ledger.marks()[&(HOUR, meter.incarnation())].watermark;
+    assert_eq!(watermark, at(HOUR.next(), 5), "the hour was closed with a watermark");
     long.commit(Outcome::Ok, tally());
     assert_eq!(folded(at(HOUR.next(), 6)), [HOUR]);
     assert_eq!(ledger.sum(HOUR, meter.incarnation()), good_calls(2, HOUR.start()));

@@ -3,14 +3,13 @@
 use std::fs;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::*;
 use crate::meter::record::Flush;
 use crate::meter::recover::{Recovery, RecoveryReport, Why};
-use crate::meter::{EpochNow, Flushed, spool};
-use crate::principal::{Epoch, ID_BYTES};
+use crate::meter::{Flushed, spool};
+use crate::principal::ID_BYTES;
 use crate::store::Ledger;
 
 const SECOND: u64 = 1000;
@@ -23,24 +22,17 @@ fn at(hour: Hour, millis: u64) -> WallTime {
 struct Stage {
     folder: TempDir,
     ledger: Arc<MemoryLedger>,
-    epoch: Arc<Mutex<Option<Epoch>>>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Stage {
     fn new() -> Self {
-        let epoch = Arc::new(Mutex::new(Some(epoch(1))));
-        Self { folder: folder(), ledger: Arc::default(), epoch, runtime: runtime() }
-    }
-
-    fn follow(&self) -> EpochNow {
-        let epoch = Arc::clone(&self.epoch);
-        Box::new(move || *epoch.lock())
+        Self { folder: folder(), ledger: Arc::default(), runtime: runtime() }
     }
 
     fn start(&self, incarnation: u8) -> (Arc<Meter>, Flusher) {
         let meter = small_meter(self.folder.path(), incarnation);
-        let flusher = Flusher::new(&meter, Arc::clone(&self.ledger) as _).following(self.follow());
+        let flusher = Flusher::new(&meter, Arc::clone(&self.ledger) as _);
         (meter, flusher)
     }
 
@@ -52,10 +44,10 @@ impl Stage {
         self.runtime.block_on(flusher.flush_once(now))
     }
 
-    /// The store is replaced by one that knows nothing.
-    fn replace_store(&self, number: u8) {
+    /// The ledger is replaced by one that knows nothing.
+    fn replace_ledger(&self, number: u8) {
         self.ledger.forget();
-        *self.epoch.lock() = Some(epoch(number));
+        self.ledger.life.store(number, Ordering::Relaxed);
     }
 
     /// Everything in memory is gone.
@@ -67,7 +59,7 @@ impl Stage {
 
     fn recover(&self, incarnation: u8, now: WallTime) -> RecoveryReport {
         let meter = small_meter(self.folder.path(), incarnation);
-        let mut recovery = Recovery::new(&meter).following(self.follow());
+        let mut recovery = Recovery::new(&meter);
         self.runtime.block_on(recovery.run_once(&*self.ledger, now)).unwrap()
     }
 
@@ -81,10 +73,6 @@ impl Stage {
         names.sort();
         names
     }
-}
-
-fn epoch(number: u8) -> Epoch {
-    Epoch([number; ID_BYTES])
 }
 
 fn dead(incarnation: u8) -> Incarnation {
@@ -219,7 +207,7 @@ fn nobody_takes_up_the_spool_of_the_living() {
 }
 
 #[test]
-fn hours_that_are_folded_are_sent_again_in_another_epoch() {
+fn hours_that_are_folded_are_sent_again_to_another_server() {
     let stage = Stage::new();
     let (meter, mut flusher) = stage.start(1);
     stage.runtime.block_on(flusher.enrol(HOUR.start())).unwrap();
@@ -231,8 +219,8 @@ fn hours_that_are_folded_are_sent_again_in_another_epoch() {
     let last = Hour(HOUR.0 + 3);
     let (before, marks) = (stage.ledger.all(), stage.ledger.marks());
     assert_eq!(stage.spooled().len(), 3);
-    stage.replace_store(2);
-    stage.flush(&mut flusher, at(last, 5)).unwrap();
+    stage.replace_ledger(2);
+    stage.flush(&mut flusher, at(last, 2 * SECOND)).unwrap();
     assert_eq!(stage.ledger.all(), before);
     for hour in (HOUR.0..last.0).map(Hour) {
         let of = |marks: &BTreeMap<_, crate::meter::memory_ledger::Mark>| {
@@ -243,12 +231,12 @@ fn hours_that_are_folded_are_sent_again_in_another_epoch() {
     assert!(stage.ledger.marks().contains_key(&(last, meter.incarnation())), "the current hour is announced again");
     stage.ledger.assert_closings_fit();
     let sent = stage.ledger.sent.lock().len();
-    stage.flush(&mut flusher, at(last, 6)).unwrap();
+    stage.flush(&mut flusher, at(last, 2 * SECOND + 1)).unwrap();
     assert_eq!(stage.ledger.sent.lock().len(), sent, "once is enough");
 }
 
 #[test]
-fn hours_of_the_dead_and_the_retired_are_sent_again_in_another_epoch_and_only_then() {
+fn hours_of_the_dead_and_the_retired_are_sent_again_to_another_server_and_only_then() {
     let stage = Stage::new();
     let (meter, mut flusher) = stage.start(2);
     call(&meter, key(1), HOUR.start());
@@ -262,10 +250,10 @@ fn hours_of_the_dead_and_the_retired_are_sent_again_in_another_epoch_and_only_th
     stage.recover(4, at(HOUR.next(), 20));
     let (before, sent) = (stage.ledger.all(), stage.ledger.sent.lock().len());
     assert_eq!(before.len(), 3);
-    assert_eq!(stage.recover(5, at(HOUR.next(), 30)).replayed, 0, "the epoch is the same");
+    assert_eq!(stage.recover(5, at(HOUR.next(), 30)).replayed, 0, "the server is the same");
     let newly = stage.ledger.sent.lock()[sent..].iter().filter(|flush| !flush.lines.is_empty()).count();
     assert_eq!(newly, 0);
-    stage.replace_store(2);
+    stage.replace_ledger(2);
     stage.away(true);
     assert_eq!(stage.recover(6, at(HOUR.next(), 40)).replayed, 0);
     stage.away(false);
@@ -401,7 +389,7 @@ fn played(troubles: &[Trouble]) -> (Arc<MemoryLedger>, Vec<Flush>) {
     for (number, trouble) in troubles.iter().enumerate() {
         call(&meter, key((number % 7) as u16), minute(number));
         match trouble {
-            Trouble::Replaced => stage.replace_store(number as u8),
+            Trouble::Replaced => stage.replace_ledger(number as u8 + 2),
             _ => stage.away(matches!(trouble, Trouble::Away)),
         }
         stage.ledger.loses_answers.store(matches!(trouble, Trouble::AnswerLost), Ordering::Relaxed);

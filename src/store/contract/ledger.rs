@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::meter::record::{Counters, Flush, LedgerLine, LineKey, Operation};
+use crate::meter::witness::Acknowledged;
 use crate::principal::{AccountId, ClusterId, ID_BYTES, Incarnation, KeyId};
 use crate::store::Store;
 use crate::time::{Hour, WallTime};
@@ -43,7 +44,7 @@ async fn check_totals(store: &AnyStore) {
         let sum = sums.entry((key.account_id, key.cluster_id, key.operation)).or_default();
         *sum = sum.plus(&counters);
     }
-    let totals = store.totals();
+    let totals = store.totals().unwrap();
     assert_eq!(totals.len(), sums.len());
     for total in totals {
         assert_eq!(sums[&(total.account_id, total.cluster_id, total.operation)], total.counters);
@@ -82,6 +83,22 @@ pub async fn totals_are_the_sum_of_the_lines(store: AnyStore) {
     assert!(merging.await.iter().all(Result::is_ok));
     assert_eq!(store.lines(HOUR, HOUR.next()).await.unwrap().len(), 50 * 6);
     check_totals(&store).await;
+}
+
+pub async fn a_batch_behind_a_lost_one_does_not_count(store: AnyStore) {
+    let key = line(1, 1, Operation::Query);
+    let batch = |sequence| flush(1, HOUR, sequence, vec![(key, counters(sequence))]);
+    let sequence = async || store.marks(HOUR, HOUR).await.unwrap().first().map(|mark| mark.mark.sequence);
+    let first = store.merge_after(batch(4), 3).await.unwrap();
+    assert_eq!((first.known, sequence().await), (0, Some(0)), "the third is not there, and it is known who counts");
+    assert_eq!(store.lines(HOUR, HOUR).await.unwrap()[0].counters, counters(4), "what it brings is");
+    assert_eq!(store.merge_after(batch(5), 3).await.unwrap().known, 0, "a retry hides nothing");
+    let whole = store.merge(batch(6)).await.unwrap();
+    assert_eq!((whole.known, sequence().await), (0, Some(6)));
+    assert_eq!(store.merge_after(batch(7), 6).await.unwrap(), Acknowledged { known: 6, ..first });
+    assert_eq!(store.merge_after(batch(7), 6).await.unwrap().known, 7, "a double");
+    assert_eq!(store.merge_after(batch(9), 8).await.unwrap().known, 7);
+    assert_eq!(sequence().await, Some(7));
 }
 
 pub async fn lines_come_in_the_order_of_hour_line_and_incarnation(store: AnyStore) {

@@ -52,6 +52,7 @@ macro_rules! contract_tests {
             a_change_is_confirmed_by_every_gateway_that_was_there,
             a_silent_gateway_is_outwaited_and_a_released_one_is_not_awaited,
             merging_twice_late_or_out_of_order_changes_nothing,
+            a_batch_behind_a_lost_one_does_not_count,
             marks_and_closings_come_out_the_same_in_any_order,
             the_change_feed_tells_each_record_with_its_last_change,
             a_gateway_is_given_up_once,

@@ -33,7 +33,8 @@ use super::{
 use crate::clock;
 use crate::key::Digest;
 use crate::meter::record::{Flush, LedgerLine};
-use crate::principal::{AccountId, Epoch, Incarnation, Revision, StoreId};
+use crate::meter::witness::Acknowledged;
+use crate::principal::{AccountId, Epoch, Incarnation, LedgerServer, Revision, StoreId};
 use crate::time::Hour;
 
 /// Memory for pages of the file, in bytes.
@@ -262,16 +263,17 @@ impl FeedStore for Embedded {
 
 #[async_trait]
 impl Ledger for Embedded {
-    async fn merge(&self, flush: Flush) -> Result<(), StoreError> {
-        self.writer.write(move |tx| ledger::merge(tx, &flush)).await
+    async fn merge_after(&self, flush: Flush, after: u64) -> Result<Acknowledged, StoreError> {
+        let known = self.writer.write(move |tx| ledger::merge(tx, &flush, after)).await?;
+        Ok(Acknowledged { server: LedgerServer::EMBEDDED, known })
     }
 
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
         self.read_long(move |rows| ledger::lines(rows, from, to)).await
     }
 
-    fn totals(&self) -> Vec<UsageTotal> {
-        self.totals.list()
+    fn totals(&self) -> Result<Vec<UsageTotal>, StoreError> {
+        Ok(self.totals.list())
     }
 }
 

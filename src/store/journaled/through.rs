@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 use super::Journaled;
 use crate::key::Digest;
 use crate::meter::record::{Flush, LedgerLine};
+use crate::meter::witness::Acknowledged;
 use crate::principal::{AccountId, Incarnation, StoreId, UserId};
 use crate::store::accounts::{Answer, NewUser};
 use crate::store::audit::Actor;
@@ -98,16 +99,20 @@ impl<S: Store + Submit + 'static> FeedStore for Journaled<S> {
 
 #[async_trait]
 impl<S: Store + Submit + 'static> Ledger for Journaled<S> {
-    async fn merge(&self, flush: Flush) -> Result<(), StoreError> {
-        self.store().merge(flush).await
+    async fn merge_after(&self, flush: Flush, after: u64) -> Result<Acknowledged, StoreError> {
+        self.store().merge_after(flush, after).await
     }
 
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
         self.store().lines(from, to).await
     }
 
-    fn totals(&self) -> Vec<UsageTotal> {
+    fn totals(&self) -> Result<Vec<UsageTotal>, StoreError> {
         self.store().totals()
+    }
+
+    async fn check_ledger(&self) -> Result<(), StoreError> {
+        self.store().check_ledger().await
     }
 }
 

@@ -15,6 +15,9 @@ use crate::store::rules::tables::{FLUSHES, LEDGER, NAMES};
 use crate::store::upkeep::{Kept, StoreStatus};
 use crate::time::{Hour, WallTime};
 
+/// Key and text of a mark.
+type Mark = (Vec<u8>, Vec<u8>);
+
 impl Kept for RedisStore {
     fn copy(
         &self,
@@ -50,11 +53,13 @@ impl RedisStore {
     ) -> Result<BackupHeader, BackupError> {
         let StoreStatus { store_id, epoch, schema, revision, .. } = status(view)?;
         let header = BackupHeader { store_id, epoch, schema, revision, taken_at: now, journal: Some(journal) };
+        // First: a mark says that the lines until it are there.
+        let marks = self.marks_now()?;
         let mut writer = BackupWriter::begin(io::BufWriter::new(to), &header)?;
         for table in NAMES {
             match table {
                 _ if table == LEDGER.name => self.copy_usage(&mut writer)?,
-                _ if table == FLUSHES.name => self.copy_marks(&mut writer)?,
+                _ if table == FLUSHES.name => copy_marks(&mut writer, &marks)?,
                 _ => writer.copy(view, table)?,
             }
         }
@@ -65,9 +70,9 @@ impl RedisStore {
     /// Its values only grow, and the greater one wins: it need not be of one instant.
     fn copy_usage(&self, writer: &mut BackupWriter<impl Write>) -> Result<(), BackupError> {
         writer.table(LEDGER.name)?;
-        for hour in self.usage.wait_for(hours(&self.usage, &self.place, Hour(0), Hour(u32::MAX)))? {
+        for hour in self.usage.wait_for(hours(&self.usage, Hour(0), Hour(u32::MAX)))? {
             let mut lines = Vec::new();
-            self.usage.wait_for(pages(&self.usage, &self.place, &hour, |row, line| lines.push((row, line))))?;
+            self.usage.wait_for(pages(&self.usage, &hour, |row, line| lines.push((row, line))))?;
             for (row, line) in lines {
                 let counters = RowValue::encode(&decode(&line)?).map_err(StoreError::Corrupt)?;
                 writer.row(&row, &counters)?;
@@ -76,13 +81,17 @@ impl RedisStore {
         Ok(())
     }
 
-    fn copy_marks(&self, writer: &mut BackupWriter<impl Write>) -> Result<(), BackupError> {
-        writer.table(FLUSHES.name)?;
+    fn marks_now(&self) -> Result<Vec<Mark>, StoreError> {
         let mut marks = Vec::new();
-        self.usage.wait_for(pages(&self.usage, &self.place, "marks", |row, text| marks.push((row, text))))?;
-        for (row, text) in marks {
-            writer.row(&row, &RowValue::encode(&mark(&text)?).map_err(StoreError::Corrupt)?)?;
-        }
-        Ok(())
+        self.usage.wait_for(pages(&self.usage, "marks", |row, text| marks.push((row, text))))?;
+        Ok(marks)
     }
+}
+
+fn copy_marks(writer: &mut BackupWriter<impl Write>, marks: &[Mark]) -> Result<(), BackupError> {
+    writer.table(FLUSHES.name)?;
+    for (row, text) in marks {
+        writer.row(row, &RowValue::encode(&mark(text)?).map_err(StoreError::Corrupt)?)?;
+    }
+    Ok(())
 }

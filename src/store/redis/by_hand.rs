@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::answer::unexpected;
 use super::lane::Lane;
 use super::ledger;
+use super::ledger_at::{LedgerAt, LedgerSettings};
 use super::opening::{identity_row, leap, no_ids};
+use super::restore_usage::RestoredUsage;
 use super::source::Source;
 use super::writer::push_row;
 use super::{Engine, RedisStore, Settings, scripts};
@@ -55,15 +57,18 @@ impl Note {
 pub struct ByHand {
     lane: Lane,
     /// Where its connection lives.
-    _engine: Engine,
+    engine: Engine,
     lease: Duration,
+    /// Where usage is kept, if not in the store.
+    ledger: Option<LedgerSettings>,
 }
 
 impl ByHand {
     pub fn reach(settings: &Settings) -> Result<Self, StoreError> {
         let engine = Engine::start()?;
         let source = Source::new(&settings.url, settings.sentinels.as_ref())?;
-        Ok(Self { lane: Lane::new(source, engine.handle.clone()), lease: settings.lease, _engine: engine })
+        let lane = Lane::new(source, engine.handle.clone());
+        Ok(Self { lane, lease: settings.lease, ledger: settings.ledger.clone(), engine })
     }
 
     /// Neither setting up nor opening another epoch waits for the control plane `id` any longer.
@@ -120,6 +125,9 @@ impl ByHand {
         if backup.header.schema != SCHEMA_VERSION {
             return Err(BackupError::OtherSchema(backup.header.schema));
         }
+        let store_id = backup.header.store_id;
+        let ledger = self.ledger.as_ref().map(|at| LedgerAt::apart(at, &self.engine, store_id));
+        let mut usage = ledger.transpose()?.map(RestoredUsage::begin).transpose()?;
         let told = format!("it is made from the backup of {} now ({})", backup.header.taken_at, note.at);
         let mut arguments = vec![told.as_bytes()];
         arguments.extend(NAMES.iter().map(|name| name.as_bytes()));
@@ -142,13 +150,20 @@ impl ByHand {
             if without.is_some_and(|row| backup.table == META_JOURNAL.name && key == row.as_bytes()) {
                 continue;
             }
-            batch.take(&backup.table, key, &value)?;
+            match &mut usage {
+                Some(usage) if backup.table == LEDGER.name => usage.line(key, &decoded(&value)?)?,
+                Some(usage) if backup.table == FLUSHES.name => usage.mark(key, decoded(&value)?)?,
+                _ => batch.take(&backup.table, key, &value)?,
+            }
             if batch.rows >= BATCH {
                 self.put(&told, &mut batch)?;
             }
         }
         self.put(&told, &mut batch)?;
-        Ok(self.end(&told, backup.header.store_id, lease, note)?)
+        if let Some(usage) = &mut usage {
+            usage.end()?;
+        }
+        Ok(self.end(&told, store_id, lease, note)?)
     }
 
     fn put(&self, told: &str, batch: &mut Batch) -> Result<(), StoreError> {

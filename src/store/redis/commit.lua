@@ -2,7 +2,7 @@
 -- store_id, server, writer, number of this commit among the writer's, the commit it was worked out from, channel, how many
 -- messages, the messages, then for each row: what to do, table, key, value
 --   p put, o put into a table that is walked, r remove, w remove from one that is walked, l put a way from a digest,
---   t number a change of usage
+--   t number a change of usage, b have one numbered by a ledger on another server
 -- OK commit, then standing() | CONFLICT commit
 -- Asking again for a commit that was made changes nothing and gives the same answer: an answer may get lost.
 beat()
@@ -31,6 +31,8 @@ while at <= #ARGV do
     redis.call('HSET', key('ways'), row, value)
   elseif what == 't' then
     redis.call('ZADD', key('u:changed'), redis.call('INCR', key('u:merges')), row)
+  elseif what == 'b' then
+    redis.call('ZADD', key('outbox'), redis.call('INCR', key('outboxed')), row)
   else
     redis.call('HDEL', key('t:' .. name), row)
     if what == 'w' then

@@ -1,12 +1,8 @@
--- Stands before every script. All keys begin with {tg}, so that they are in one slot.
---   {tg}:head    hash: store_id, schema, epoch, replid, lease_ms, lease_most_ms, commit, quiet, dropped
+-- Stands before every script of the store, behind server.lua.
+--   {tg}:head    hash: store_id, schema, epoch, replid, lease_ms, lease_most_ms, commit, quiet, dropped, ledger
 --   {tg}:t:NAME  hash: the rows of a table;  {tg}:z:NAME  zset, all scores 0: their keys in order, where a table is walked
 --   {tg}:frozen  string: why nothing may be answered; set by a control plane that knows of a store that is gone, and by a restore
 --   {tg}:notes   list: what was done by hand and is not in the audit log yet
-local function key(part)
-  return '{tg}:' .. part
-end
-
 local head = key('head')
 
 -- A master that was cut off may go on answering reads. It cannot answer a script that begins with a write.
@@ -14,16 +10,7 @@ local function beat()
   redis.call('INCR', key('beat'))
 end
 
--- One that follows another server has the same replid, and is behind. The error has a connection to it given up.
-local function replid_now()
-  local told = redis.call('INFO', 'replication')
-  if string.find(told, 'role:slave', 1, true) then
-    error({ err = 'READONLY this server follows another one' })
-  end
-  return string.match(told, 'master_replid:(%x+)')
-end
-
--- The epoch, if this is still the store `store_id` and the server the one that is meant; else nil and the answer to give. A control
+-- The epoch, nothing and the replid, if this is still the store `store_id` and the server the one that is meant; else nil and the answer to give. A control
 -- plane names the replid of the server on which it has last made its changes again, also while it is about to open another epoch
 -- there: its connections may lead to different servers for a while. For whoever names none it is the server on which the epoch was opened.
 local function guard(store_id, server)
@@ -42,14 +29,7 @@ local function guard(store_id, server)
   if replid ~= (server ~= '' and server or known[2]) then
     return nil, { 'CLOSED', replid }
   end
-  return known[3]
-end
-
--- The next change of usage gets a greater number than any before, also than those that another server gave and lost.
-local function leap()
-  local seconds = tonumber(redis.call('TIME')[1])
-  local known = tonumber(redis.call('GET', key('u:merges')) or '0')
-  redis.call('SET', key('u:merges'), string.format('%.0f', math.max(known, seconds * 2097152)))
+  return known[3], nil, replid
 end
 
 -- epoch, the number of this answer among all (scripts that begin with a write count them), revision, the greatest lease

@@ -1,16 +1,18 @@
 //! The ledger: for each hour a hash of lines with absolute values, and their sums in memory, kept current by what merges changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use super::answer::unexpected;
-use super::lane::Lane;
-use super::place::Place;
+use super::ledger_at::LedgerAt;
 use super::{RedisStore, scripts};
-use crate::meter::record::{Closing, Counters, Flush, LedgerLine};
-use crate::principal::AccountId;
+use crate::meter::record::{Closing, Counters, Flush, LedgerLine, LineKey};
+use crate::meter::witness::Acknowledged;
+use crate::principal::{AccountId, LedgerServer};
 use crate::store::rules::ledger::{LINE, Totals, account_prefix, grown, line_at, mark_at, mark_key, row_key, whose};
 use crate::store::rules::rows::RowValue;
 use crate::store::rules::usage::touched;
@@ -29,10 +31,14 @@ const DIGITS: usize = 20;
 /// The place of the flags among the numbers of a line, from 1.
 const FLAGS: usize = 14;
 
+type Line = (LineKey, Counters);
+
 /// The sums, and what they were made from.
 #[derive(Default)]
 pub struct Sums {
     totals: Totals,
+    /// All that was there at some time is in.
+    is_whole: AtomicBool,
     seen: Mutex<Seen>,
 }
 
@@ -45,10 +51,10 @@ struct Seen {
 
 impl Sums {
     /// Takes in what merges have changed since the last time.
-    pub async fn catch_up(&self, lane: &Lane, place: &Place) -> Result<(), StoreError> {
+    pub async fn catch_up(&self, usage: &LedgerAt) -> Result<(), StoreError> {
         let mut seen = self.seen.lock().await;
         loop {
-            let changed = changed_rows(lane, place, seen.merge, CHANGED).await?;
+            let changed = changed_rows(usage, seen.merge, CHANGED).await?;
             if changed.last < seen.merge {
                 // The server has lost merges, and will give their numbers again.
                 seen.merge = 0;
@@ -59,6 +65,7 @@ impl Sums {
             self.totals.add(&grown);
             seen.merge = changed.upto.max(seen.merge);
             if !changed.more {
+                self.is_whole.store(true, Ordering::Relaxed);
                 return Ok(());
             }
         }
@@ -86,35 +93,30 @@ impl Seen {
 
 #[async_trait]
 impl Ledger for RedisStore {
-    async fn merge(&self, flush: Flush) -> Result<(), StoreError> {
-        let mut chunks: Vec<_> = flush.lines.chunks(LINES).collect();
-        if chunks.is_empty() {
-            chunks.push(&[]);
+    async fn merge_after(&self, flush: Flush, after: u64) -> Result<Acknowledged, StoreError> {
+        let (first, last) = flush.lines.split_at(flush.lines.len().saturating_sub(LINES));
+        let mut servers = BTreeSet::new();
+        for lines in first.chunks(LINES) {
+            // Only behind the last of them the batch is there.
+            let part = Flush { lines: Vec::new(), sequence: 0, watermark: WallTime(0), closing: None, ..flush };
+            servers.insert(self.merge_part(&part, lines, 0).await?.server);
         }
-        for chunk in chunks {
-            let arguments = merge_arguments(&self.place, &flush, chunk)?;
-            let arguments: Vec<_> = arguments.iter().map(Vec::as_slice).collect();
-            let mut answer = self.place.judged(self.usage.call(&scripts::MERGE, &arguments).await?)?;
-            if answer.said == "FULL" {
-                return Err(StoreError::Away("redis has little memory left: usage waits on the disk".to_owned()));
-            }
-            if self.watch.is_another_epoch(answer.parsed()?) {
-                // A master that was cut off still takes what comes over old connections, and what it takes is lost.
-                return Err(StoreError::Away("usage went to a server that is not the master any more".to_owned()));
-            }
+        let said = self.merge_part(&flush, last, after).await?;
+        if servers.into_iter().any(|server| server != said.server) {
+            return Err(StoreError::Away("the ledger came to another server while it took a batch".to_owned()));
         }
         if self.keeps_sums() {
-            self.sums.catch_up(&self.usage, &self.place).await?;
+            self.sums.catch_up(&self.usage).await?;
         }
-        Ok(())
+        Ok(said)
     }
 
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
         let mut lines = Vec::new();
-        for hour in hours(&self.usage, &self.place, from, to).await? {
+        for hour in hours(&self.usage, from, to).await? {
             // Sorted as they are listed, and one that came twice only once.
             let mut sorted = BTreeMap::new();
-            pages(&self.usage, &self.place, &hour, |row, line| drop(sorted.insert(row, line))).await?;
+            pages(&self.usage, &hour, |row, line| drop(sorted.insert(row, line))).await?;
             for (row, line) in sorted {
                 lines.push(LedgerLine { counters: decode(&line)?, ..line_at(&row)? });
             }
@@ -122,8 +124,15 @@ impl Ledger for RedisStore {
         Ok(lines)
     }
 
-    fn totals(&self) -> Vec<UsageTotal> {
-        self.sums.totals.list()
+    fn totals(&self) -> Result<Vec<UsageTotal>, StoreError> {
+        if !self.sums.is_whole.load(Ordering::Relaxed) {
+            return Err(StoreError::Away("the ledger was not read yet".to_owned()));
+        }
+        Ok(self.sums.totals.list())
+    }
+
+    async fn check_ledger(&self) -> Result<(), StoreError> {
+        self.usage.check().await
     }
 }
 
@@ -131,7 +140,7 @@ impl Ledger for RedisStore {
 impl LedgerReader for RedisStore {
     /// From what is in memory, once it holds every merge until now.
     async fn lines_of(&self, accounts: BTreeSet<(Hour, AccountId)>) -> Result<Vec<LedgerLine>, StoreError> {
-        self.sums.catch_up(&self.usage, &self.place).await?;
+        self.sums.catch_up(&self.usage).await?;
         let seen = self.sums.seen.lock().await;
         let prefixes = accounts.iter().map(|(hour, account_id)| account_prefix(*hour, *account_id));
         let rows = prefixes.flat_map(|prefix| {
@@ -143,13 +152,13 @@ impl LedgerReader for RedisStore {
 
     async fn marks(&self, from: Hour, to: Hour) -> Result<Vec<HourMark>, StoreError> {
         let mut found = BTreeMap::new();
-        pages(&self.usage, &self.place, "marks", |row, text| drop(found.insert(row, text))).await?;
+        pages(&self.usage, "marks", |row, text| drop(found.insert(row, text))).await?;
         let marks = found.iter().map(|(row, text)| mark_at(row, mark(text)?));
         marks.filter(|one| one.as_ref().map_or(true, |one| (from..=to).contains(&one.hour))).collect()
     }
 
     async fn changed(&self, after: u64, most: usize) -> Result<UsageChanges, StoreError> {
-        let changed = changed_rows(&self.usage, &self.place, after, most.max(CHANGED)).await?;
+        let changed = changed_rows(&self.usage, after, most.max(CHANGED)).await?;
         let touched = changed.rows.iter().map(|(place, number, _)| Ok((*number, touched(place)?)));
         let touched: Result<_, StoreError> = touched.collect();
         Ok(UsageChanges { touched: touched?, upto: changed.upto.max(after), more: changed.more })
@@ -166,10 +175,10 @@ struct ChangedRows {
     last: u64,
 }
 
-async fn changed_rows(lane: &Lane, place: &Place, after: u64, most: usize) -> Result<ChangedRows, StoreError> {
+async fn changed_rows(usage: &LedgerAt, after: u64, most: usize) -> Result<ChangedRows, StoreError> {
     let (after_text, most_text) = (after.to_string(), most.to_string());
-    let arguments = [place.name(), after_text.as_bytes(), most_text.as_bytes()];
-    let mut answer = place.good(lane.call(&scripts::CHANGED, &arguments).await?)?;
+    let arguments = [usage.name(), after_text.as_bytes(), most_text.as_bytes()];
+    let mut answer = usage.good(&scripts::CHANGED, &arguments).await?;
     let last = answer.parsed::<u64>()?;
     let mut rows = Vec::new();
     while !answer.is_at_end() {
@@ -184,12 +193,12 @@ async fn changed_rows(lane: &Lane, place: &Place, after: u64, most: usize) -> Re
 }
 
 /// The hours that have lines, oldest first, as they are named.
-pub async fn hours(lane: &Lane, place: &Place, from: Hour, to: Hour) -> Result<Vec<String>, StoreError> {
+pub async fn hours(usage: &LedgerAt, from: Hour, to: Hour) -> Result<Vec<String>, StoreError> {
     let (mut from, to, most) = (format!("{}", from.0), to.0.to_string(), PAGE.to_string());
     let mut hours = Vec::new();
     loop {
-        let arguments = [place.name(), from.as_bytes(), to.as_bytes(), most.as_bytes()];
-        let mut answer = place.good(lane.call(&scripts::HOURS, &arguments).await?)?;
+        let arguments = [usage.name(), from.as_bytes(), to.as_bytes(), most.as_bytes()];
+        let mut answer = usage.good(&scripts::HOURS, &arguments).await?;
         let before = hours.len();
         while !answer.is_at_end() {
             hours.push(answer.text()?);
@@ -202,16 +211,11 @@ pub async fn hours(lane: &Lane, place: &Place, from: Hour, to: Hour) -> Result<V
 }
 
 /// Every line of an hour, or every mark where `of` is `marks`.
-pub async fn pages(
-    lane: &Lane,
-    place: &Place,
-    of: &str,
-    mut take: impl FnMut(Vec<u8>, Vec<u8>),
-) -> Result<(), StoreError> {
+pub async fn pages(usage: &LedgerAt, of: &str, mut take: impl FnMut(Vec<u8>, Vec<u8>)) -> Result<(), StoreError> {
     let (mut cursor, most) = ("0".to_owned(), PAGE.to_string());
     loop {
-        let arguments = [place.name(), of.as_bytes(), cursor.as_bytes(), most.as_bytes()];
-        let mut answer = place.good(lane.call(&scripts::LINES, &arguments).await?)?;
+        let arguments = [usage.name(), of.as_bytes(), cursor.as_bytes(), most.as_bytes()];
+        let mut answer = usage.good(&scripts::LINES, &arguments).await?;
         cursor = answer.text()?;
         while !answer.is_at_end() {
             take(answer.bytes()?, answer.bytes()?);
@@ -222,21 +226,56 @@ pub async fn pages(
     }
 }
 
-fn merge_arguments(
-    place: &Place,
-    flush: &Flush,
-    lines: &[(crate::meter::record::LineKey, Counters)],
+impl RedisStore {
+    async fn merge_part(&self, part: &Flush, lines: &[Line], after: u64) -> Result<Acknowledged, StoreError> {
+        let arguments = merge_arguments(&self.usage, part, lines, after)?;
+        let arguments: Vec<_> = arguments.iter().map(Vec::as_slice).collect();
+        let mut answer = self.usage.call(&scripts::MERGE, &arguments).await?;
+        if answer.said == "FULL" {
+            return Err(StoreError::Away("redis has little memory left: usage waits on the disk".to_owned()));
+        }
+        let epoch = answer.text()?;
+        let of_store = !self.usage.is_apart();
+        if of_store && self.watch.is_another_epoch(epoch.parse().map_err(|_| unexpected("an epoch that is none"))?) {
+            // A master that was cut off still takes what comes over old connections, and what it takes is lost.
+            return Err(StoreError::Away("usage went to a server that is not the master any more".to_owned()));
+        }
+        Ok(Acknowledged { server: server_of(&answer.text()?), known: answer.parsed()? })
+    }
+}
+
+/// By the id that a server has for as long as it goes on from where it was.
+fn server_of(replid: &str) -> LedgerServer {
+    let digest: [u8; 32] = Sha256::digest(replid.as_bytes()).into();
+    let mut server = LedgerServer::EMBEDDED;
+    server.0.iter_mut().zip(digest).for_each(|(mine, theirs)| *mine = theirs);
+    server
+}
+
+/// What stands before the rows and lines of a merge.
+pub fn merge_head(
+    name: &[u8],
+    hour: Hour,
+    row: Vec<u8>,
+    mark: &FlushMark,
+    after: u64,
 ) -> Result<Vec<Vec<u8>>, StoreError> {
-    let mut arguments = vec![
-        place.name().to_vec(),
-        flush.hour.0.to_string().into_bytes(),
-        mark_key(flush.hour, flush.incarnation),
-        digits(flush.sequence),
-        digits(flush.watermark.0),
-        closing_text(flush.closing.as_ref())?,
+    Ok(vec![
+        name.to_vec(),
+        hour.0.to_string().into_bytes(),
+        row,
+        [digits(mark.sequence), digits(after)].concat(),
+        digits(mark.watermark.0),
+        closing_text(mark.closing.as_ref())?,
         (encode(&Counters::default())?.len() / DIGITS).to_string().into_bytes(),
         FLAGS.to_string().into_bytes(),
-    ];
+    ])
+}
+
+fn merge_arguments(usage: &LedgerAt, flush: &Flush, lines: &[Line], after: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+    let Flush { incarnation, hour, sequence, watermark, closing, .. } = *flush;
+    let mark = FlushMark { sequence, watermark, closing };
+    let mut arguments = merge_head(usage.name(), hour, mark_key(hour, incarnation), &mark, after)?;
     for (key, counters) in lines {
         arguments.push(row_key(flush.hour, key, flush.incarnation));
         arguments.push(encode(counters)?);

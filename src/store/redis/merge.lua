@@ -1,10 +1,10 @@
 -- Takes usage in: of each number the greater one stays. Numbers are 20 digits, compared as text: Lua's own end at 2^53.
--- store_id, hour, key of the mark, sequence, watermark, closing or nothing, how many numbers a line has, which of them gathers bits, then rows and lines
--- OK epoch | FULL
+-- store_id, hour, key of the mark, sequence and the one that must be known before it, watermark, closing or nothing, how many numbers a line has, which of them gathers bits, then rows and lines
+-- OK epoch replid, the sequence that was known before | FULL
 -- {tg}:u:HOUR hash: lines of an hour by row;  {tg}:u:hours zset;  {tg}:u:marks hash;  {tg}:u:changed zset: rows by the number of
 -- the merge that changed them last
 beat()
-local epoch, no = guard(ARGV[1], '')
+local epoch, no, replid = guard(ARGV[1], '')
 if no then
   return no
 end
@@ -44,12 +44,19 @@ for at = 9, #ARGV, 2 do
   end
 end
 redis.call('ZADD', key('u:hours'), ARGV[2], ARGV[2])
-local mark = ARGV[4] .. ARGV[5]
-local known = redis.call('HGET', key('u:marks'), ARGV[3]) or mark
+local mark, after = string.sub(ARGV[4], 1, 20) .. ARGV[5], string.sub(ARGV[4], 21)
+local known = redis.call('HGET', key('u:marks'), ARGV[3])
+local before = known and string.sub(known, 1, 20) or string.rep('0', 20)
+if before < after then
+  -- What was acknowledged is lost. Until it is sent again this batch does not count as one that is known.
+  redis.call('HSETNX', key('u:marks'), ARGV[3], string.rep('0', 40))
+  return { 'OK', epoch, replid, before }
+end
+known = known or mark
 -- A closing is the number of lines, their sum, and whether the incarnation leaves.
 local was, closing = string.sub(known, 41), ARGV[6]
 if was ~= '' then
   closing = closing == '' and was or greater(was, closing, numbers + 2, gathers + 1)
 end
 redis.call('HSET', key('u:marks'), ARGV[3], greater(string.sub(known, 1, 40), mark, 2) .. closing)
-return { 'OK', epoch }
+return { 'OK', epoch, replid, before }

@@ -7,9 +7,12 @@ mod by_hand;
 mod feed;
 mod lane;
 mod ledger;
+mod ledger_at;
 mod opening;
+mod outbox;
 mod place;
 mod pushes;
+mod restore_usage;
 mod rows;
 mod scripts;
 mod source;
@@ -26,7 +29,10 @@ use tokio::sync::oneshot;
 pub use self::by_hand::{ByHand, Note, journal_row};
 use self::lane::{Lane, jittered};
 use self::ledger::Sums;
+use self::ledger_at::LedgerAt;
+pub use self::ledger_at::LedgerSettings;
 pub use self::opening::{Opened, Role, Settings};
+use self::outbox::Outbox;
 use self::place::Place;
 use self::rows::View;
 use self::source::Source;
@@ -56,10 +62,12 @@ pub struct RedisStore {
     renewals: OnceLock<Lane>,
     /// Each for calls that must not wait behind the others.
     calls: Arc<Lane>,
-    usage: Arc<Lane>,
+    usage: Arc<LedgerAt>,
     reads: Arc<Lane>,
     /// Finishes what waits before the threads below end.
     queue: Queue,
+    /// Of a control plane whose ledger is on a server of its own.
+    _outbox: Option<Arc<Outbox>>,
     _threads: Engine,
 }
 
@@ -105,9 +113,9 @@ impl RedisStore {
 }
 
 /// Keeps the sums of usage current for as long as somebody reads them.
-async fn keep_sums(sums: std::sync::Weak<Sums>, lane: Arc<Lane>, place: Arc<Place>) {
+async fn keep_sums(sums: std::sync::Weak<Sums>, usage: Arc<LedgerAt>) {
     while let Some(sums) = sums.upgrade() {
-        if let Err(error) = sums.catch_up(&lane, &place).await {
+        if let Err(error) = sums.catch_up(&usage).await {
             tracing::debug!(%error, "the sums of usage are not current");
         }
         drop(sums);

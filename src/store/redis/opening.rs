@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::watch as flag;
+use tokio::sync::{Notify, watch as flag};
 
 use super::answer::unexpected;
 use super::lane::{Lane, jittered};
 use super::ledger::Sums;
+use super::ledger_at::{LedgerAt, LedgerSettings};
+use super::outbox::Outbox;
 use super::place::Place;
 use super::pushes::Listener;
 use super::source::{Sentinels, Source};
@@ -42,6 +44,8 @@ pub struct Settings {
     /// Proposed by control planes.
     pub lease: Duration,
     pub log_keep: u64,
+    /// Where usage is kept, if not in the store.
+    pub ledger: Option<LedgerSettings>,
     /// Replicas that must have a change before it is answered.
     pub replicas: usize,
     /// How long to wait for a store to be there.
@@ -72,7 +76,16 @@ pub enum Opened {
 
 impl Settings {
     pub fn new(url: &str, lease: Duration, role: Role) -> Self {
-        Self { url: url.to_owned(), sentinels: None, lease, log_keep: LOG_KEEP, replicas: 0, patience: PATIENCE, role }
+        Self {
+            url: url.to_owned(),
+            sentinels: None,
+            lease,
+            log_keep: LOG_KEEP,
+            ledger: None,
+            replicas: 0,
+            patience: PATIENCE,
+            role,
+        }
     }
 }
 
@@ -181,10 +194,15 @@ fn open(settings: Settings) -> Result<RedisStore, StoreError> {
     let engine = Engine::start()?;
     let source = Source::new(&settings.url, settings.sentinels.as_ref())?;
     let lane = || Lane::new(source.clone(), engine.handle.clone());
-    let (calls, reads, usage) = (Arc::new(lane()), Arc::new(lane()), Arc::new(lane()));
+    let (calls, reads) = (Arc::new(lane()), Arc::new(lane()));
     let found = engine.handle.block_on(find(&calls, &settings))?;
-    engine.handle.block_on(say_what_is_weak(&calls, settings.replicas));
+    engine.handle.block_on(say_what_is_weak(&calls, "the store", settings.replicas));
     let place = Arc::new(Place::new(found.identity.store_id));
+    let usage = Arc::new(match &settings.ledger {
+        Some(ledger) => LedgerAt::apart(ledger, &engine, place.store_id)?,
+        None => LedgerAt::in_store(lane(), Arc::clone(&place)),
+    });
+    engine.handle.block_on(usage.come_to(&calls, &place))?;
     if settings.role.is_control() {
         place.mean(&found.replid, !found.is_closed);
     }
@@ -201,12 +219,19 @@ fn open(settings: Settings) -> Result<RedisStore, StoreError> {
         journal_row = by_hand::journal_row(id);
         engine.handle.block_on(async {
             propose(&calls, &place, &watch, settings.lease).await?;
-            sums.catch_up(&usage, &place).await.or_else(|error| if found.is_closed { Ok(()) } else { Err(error) })
+            let may_wait = found.is_closed || usage.is_apart();
+            sums.catch_up(&usage).await.or_else(|error| if may_wait { Ok(()) } else { Err(error) })
         })?;
-        engine.handle.spawn(keep_sums(Arc::downgrade(&sums), Arc::clone(&usage), Arc::clone(&place)));
+        engine.handle.spawn(keep_sums(Arc::downgrade(&sums), Arc::clone(&usage)));
         engine.handle.spawn(Watch::tidy(Arc::downgrade(&watch)));
     }
-    let options = writer::Options { log_keep: settings.log_keep.max(1), replicas: settings.replicas };
+    let posted = (settings.role.is_control() && usage.is_apart()).then(|| Arc::new(Notify::new()));
+    let outbox = posted.as_ref().map(|posted| {
+        let outbox = Arc::new(Outbox::new(Arc::clone(&calls), Arc::clone(&place), Arc::clone(&usage)));
+        engine.handle.spawn(Outbox::carry(Arc::downgrade(&outbox), Arc::clone(posted)));
+        outbox
+    });
+    let options = writer::Options { log_keep: settings.log_keep.max(1), replicas: settings.replicas, posted };
     let mut writer = Writer::new(lane(), Arc::clone(&place), Arc::clone(&watch), options)?;
     let queue = Queue::start(move |batch| writer.settle(batch))?;
     // Whoever is not listening yet only hears of changes a little later.
@@ -224,23 +249,24 @@ fn open(settings: Settings) -> Result<RedisStore, StoreError> {
         reads,
         queue,
         settings,
+        _outbox: outbox,
         _threads: engine,
     })
 }
 
 /// Settings of the server with which it may lose what it said it has. Where they may not be read, nothing is said.
-async fn say_what_is_weak(lane: &Lane, replicas: usize) {
+pub(super) async fn say_what_is_weak(lane: &Lane, what: &str, replicas: usize) {
     let setting = async |name: &str| {
         let read = lane.command(redis::cmd("CONFIG").arg("GET").arg(name)).await.ok()?;
         redis::from_redis_value::<Vec<String>>(read).ok()?.into_iter().nth(1)
     };
     if replicas == 0 && setting("appendonly").await.is_some_and(|value| value != "yes") {
-        tracing::warn!("redis keeps nothing over a restart: set appendonly yes, or the store is lost with it");
+        tracing::warn!("redis keeps nothing over a restart: set appendonly yes, or {what} is lost with it");
     } else if replicas == 0 && setting("appendfsync").await.is_some_and(|value| value != "always") {
-        tracing::warn!("redis may lose its last second with the power: set appendfsync always");
+        tracing::warn!(of = what, "redis may lose its last second with the power: set appendfsync always");
     }
     if setting("maxmemory-policy").await.is_some_and(|value| value != "noeviction") {
-        tracing::warn!("redis may throw rows of the store away: set maxmemory-policy noeviction");
+        tracing::warn!("redis may throw rows of {what} away: set maxmemory-policy noeviction");
     }
 }
 

@@ -14,6 +14,6 @@ for _, hour in ipairs(redis.call('ZRANGE', key('u:hours'), 0, -1)) do
   redis.call('UNLINK', key('u:' .. hour))
 end
 redis.call('UNLINK', key('ways'), key('gateways'), key('replayed'), key('applicants'), key('u:hours'), key('u:marks'),
-  key('u:changed'), key('notes'))
+  key('u:changed'), key('notes'), key('outbox'))
 leap()
 return { 'OK' }

@@ -9,7 +9,26 @@ use redis::Script;
 macro_rules! scripts {
     ($($name:ident = $flags:literal $file:literal;)+) => { $(
         pub static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(concat!("#!lua flags=", $flags, "\n", include_str!("guard.lua"), include_str!($file))));
+            LazyLock::new(|| Script::new(concat!("#!lua flags=", $flags, "\n", include_str!("server.lua"), include_str!("guard.lua"), include_str!($file))));
+    )+ };
+}
+
+/// A script of usage: for a ledger in the store, and for one on a server of its own.
+pub struct UsageScript {
+    pub in_store: LazyLock<Script>,
+    pub apart: LazyLock<Script>,
+}
+
+macro_rules! usage_scripts {
+    ($($name:ident = $flags:literal $file:literal;)+) => { $(
+        pub static $name: UsageScript = UsageScript {
+            in_store: LazyLock::new(|| {
+                Script::new(concat!("#!lua flags=", $flags, "\n", include_str!("server.lua"), include_str!("guard.lua"), include_str!($file)))
+            }),
+            apart: LazyLock::new(|| {
+                Script::new(concat!("#!lua flags=", $flags, "\n", include_str!("server.lua"), include_str!("apart.lua"), include_str!($file)))
+            }),
+        };
     )+ };
 }
 
@@ -36,8 +55,14 @@ scripts! {
     CLUSTERS = "allow-oom" "clusters.lua";
     GATEWAYS = "allow-oom" "gateways.lua";
     RELEASE = "allow-oom" "release.lua";
+    LEDGER_IS = "allow-oom" "ledger_is.lua";
+    OUTBOX = "allow-oom" "outbox.lua";
+}
+
+usage_scripts! {
     MERGE = "" "merge.lua";
     HOURS = "no-writes" "hours.lua";
     LINES = "no-writes" "lines.lua";
     CHANGED = "no-writes" "changed.lua";
+    TOUCH = "allow-oom" "touch.lua";
 }

@@ -8,6 +8,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::answer::Answer;
 use super::lane::{ANSWER, Lane, jittered};
 use super::place::Place;
@@ -46,12 +48,14 @@ pub struct Writer {
     kept: RefCell<Kept>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Entries of the change log that are kept, at least 1.
     pub log_keep: u64,
     /// Replicas that must have a change before it is answered.
     pub replicas: usize,
+    /// Told of what the ledger on another server has to tell in its change feed; absent where the ledger is in the store.
+    pub posted: Option<Arc<Notify>>,
 }
 
 /// Rows as they are at one commit.
@@ -169,6 +173,9 @@ impl Writer {
         }
         drop(kept);
         self.watch.gateways.told(&told, clock::boot());
+        if let Some(posted) = self.options.posted.as_ref().filter(|_| !effects.touched.is_empty()) {
+            posted.notify_one();
+        }
         self.wait_for_replicas()?;
         if let Some((revision, _)) = effects.changes.last() {
             self.watch.replicated.raise(*revision);
@@ -208,8 +215,9 @@ impl Writer {
         for (row, value) in written {
             push_row(&mut arguments, row, value.as_deref())?;
         }
+        let told: &[u8] = if self.options.posted.is_some() { b"b" } else { b"t" };
         for place in &effects.touched {
-            arguments.extend([b"t".to_vec(), Vec::new(), place.clone(), Vec::new()]);
+            arguments.extend([told.to_vec(), Vec::new(), place.clone(), Vec::new()]);
         }
         for (revision, _) in &effects.changes {
             if let Some(old) = revision.0.checked_sub(self.options.log_keep).filter(|old| *old > 0) {

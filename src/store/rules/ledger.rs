@@ -61,8 +61,9 @@ pub fn whose(key: &LineKey) -> Whose {
     (key.account_id, key.cluster_id, key.operation)
 }
 
-/// The greater of each field wins, so a batch that comes twice, late or out of order changes nothing.
-pub fn merge(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
+/// The greater of each field wins, so a batch that comes twice, late or out of order changes nothing. Returns the last batch that
+/// was known before; where that is one before `after`, this one does not count as known.
+pub fn merge(tx: &mut dyn Changes, flush: &Flush, after: u64) -> Result<u64, StoreError> {
     let mut touched = BTreeSet::new();
     for (key, counters) in &flush.lines {
         let row = row_key(flush.hour, key, flush.incarnation);
@@ -75,20 +76,29 @@ pub fn merge(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
         }
     }
     touched.iter().try_for_each(|record| tx.touch(place_of(record)))?;
-    mark(tx, flush)
+    mark(tx, flush, after)
 }
 
-fn mark(tx: &mut dyn Changes, flush: &Flush) -> Result<(), StoreError> {
+fn mark(tx: &mut dyn Changes, flush: &Flush, after: u64) -> Result<u64, StoreError> {
     let row = mark_key(flush.hour, flush.incarnation);
     let known = FLUSHES.get(tx, &row)?;
     let before = known.unwrap_or_default();
+    if before.sequence < after {
+        if known.is_none() {
+            tx.put(&FLUSHES, &row, &before)?;
+        }
+        return Ok(before.sequence);
+    }
     let closing = match (before.closing, flush.closing) {
         (Some(known), Some(new)) => Some(known.max(&new)),
         (known, new) => known.or(new),
     };
     let sequence = before.sequence.max(flush.sequence);
     let mark = FlushMark { sequence, watermark: before.watermark.max(flush.watermark), closing };
-    if known == Some(mark) { Ok(()) } else { tx.put(&FLUSHES, &row, &mark) }
+    if known != Some(mark) {
+        tx.put(&FLUSHES, &row, &mark)?;
+    }
+    Ok(before.sequence)
 }
 
 /// The marks of the hours `from..=to`.

@@ -53,6 +53,10 @@ pub trait Ground {
     fn address(&self) -> Option<SocketAddr>;
     /// What a node's `[store]` begins with, if it comes there through a link.
     fn store(&self, through: Option<SocketAddr>) -> String;
+    /// What a node's `[meter]` says beside.
+    fn meter(&self) -> String {
+        String::new()
+    }
 }
 
 type Environment = Vec<(String, String)>;
@@ -87,7 +91,8 @@ impl<S: Ground> Fleet<S> {
             environment.extend(faked_clocks());
         }
         let lease = setting.lease.as_secs();
-        let rest = format!("lease = \"{lease}s\"\n[meter]\nflush = \"100ms\"\nslab_dir = \"slab\"\n");
+        let meter = redis.meter();
+        let rest = format!("lease = \"{lease}s\"\n[meter]\nflush = \"100ms\"\nslab_dir = \"slab\"\n{meter}");
         let member = |config: &str| {
             let link = redis.address().filter(|_| setting.linked).map(FaultyLink::to);
             let store = redis.store(link.as_ref().map(|link| link.address));

@@ -59,6 +59,53 @@ impl Redis {
     }
 }
 
+impl Redis {
+    /// What it has written to its disk, as it is now.
+    pub fn copy_of_files(&self) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(self.folder.path(), copy.path());
+        copy
+    }
+
+    /// Puts a copy in place of what a server that is stopped has written.
+    pub fn put_back(&mut self, copy: tempfile::TempDir) {
+        assert!(self.child.is_none());
+        self.folder = copy;
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).unwrap();
+        }
+    }
+}
+
+/// A store, and a ledger on a server of its own.
+pub struct Apart {
+    pub store: Redis,
+    pub ledger: Redis,
+}
+
+impl Ground for Apart {
+    fn address(&self) -> Option<SocketAddr> {
+        Some(self.store.address())
+    }
+
+    fn store(&self, through: Option<SocketAddr>) -> String {
+        Ground::store(&self.store, through)
+    }
+
+    fn meter(&self) -> String {
+        format!("ledger_url = \"{}\"\n", self.ledger.url())
+    }
+}
+
 impl Ground for Redis {
     fn address(&self) -> Option<SocketAddr> {
         Some(self.address())
