@@ -140,9 +140,11 @@ impl Doors {
     }
 }
 
-/// Of what a command that succeeds prints.
+/// Of what a command that succeeds prints, without the name of the program before it.
 fn first_line(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     let said = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&said).lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+    let said = String::from_utf8_lossy(&said);
+    let line = said.lines().map(str::trim).find(|line| !line.is_empty())?;
+    Some(line.rsplit("version: ").next().unwrap_or(line).to_owned())
 }
