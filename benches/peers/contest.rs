@@ -10,7 +10,7 @@ use crate::drive::{Driven, Load, Times};
 use crate::keys::{KEYS, Keys};
 use crate::load::{Ask, Calls, Pace, Wire};
 use crate::measure::{Used, resident, used};
-use crate::ours::DATA_PLANE;
+use crate::ours::{DATA_PLANE, Deleted};
 use crate::proxies::{Process, Site, Standing, Who};
 use crate::report::{Row, Run};
 
@@ -119,13 +119,13 @@ fn calls(wire: Wire, keys: &Keys, ask: Ask) -> Calls {
     }
 }
 
-fn run_of(driven: Driven<Used>, pid: Option<u32>, deleted: usize) -> Run {
+fn run_of(driven: Driven<Used>, pid: Option<u32>, deleted: Deleted) -> Run {
     let Driven { tally, before, after, took } = driven;
     let (cpu, named) = (after.cpu.saturating_sub(before.cpu), after.named.saturating_sub(before.named));
     let calls = tally.good.max(1) as f64;
     Run {
         cpu_us: cpu.as_secs_f64() * 1e6 / calls,
-        background: 1.0 - named.as_secs_f64() / cpu.as_secs_f64().max(f64::EPSILON),
+        background: (1.0 - named.as_secs_f64() / cpu.as_secs_f64().max(f64::EPSILON)).max(0.0),
         calls_per_second: tally.good as f64 / took.as_secs_f64(),
         p50_us: tally.latencies.quantile(0.5),
         p99_us: tally.latencies.quantile(0.99),

@@ -143,7 +143,11 @@ impl Ours {
     pub fn to_delete(&mut self, count: usize) -> io::Result<Deletes> {
         let mut ids = Vec::new();
         for (id, key) in self.spare.drain(self.spare.len().saturating_sub(count)..) {
-            call(self.gateway, "GET", "/v1/collections/small", &[("host", SPARE_HOST), (KEY, &key)], "")?;
+            let (status, answer) =
+                call(self.gateway, "GET", "/v1/collections/small", &[("host", SPARE_HOST), (KEY, &key)], "")?;
+            if status != 200 {
+                return Err(io::Error::other(format!("a key that is to be deleted is answered {status}: {answer}")));
+            }
             ids.push(id);
         }
         Ok(Deletes { control: self.control, account: self.account.clone(), ids })
@@ -158,7 +162,17 @@ pub struct Deletes {
 }
 
 /// Deletes that are being made.
-pub struct Deleting(Vec<thread::JoinHandle<io::Result<usize>>>);
+pub struct Deleting {
+    began: Instant,
+    clerks: Vec<thread::JoinHandle<io::Result<usize>>>,
+}
+
+/// Deletes that were made.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct Deleted {
+    pub keys: usize,
+    pub per_second: f64,
+}
 
 impl Deletes {
     /// So many per second, at even distances, each confirmed by the gateway.
@@ -181,15 +195,17 @@ impl Deletes {
                 Ok(mine.len())
             })
         });
-        Deleting(clerks.collect())
+        Deleting { began, clerks: clerks.collect() }
     }
 }
 
 impl Deleting {
-    /// Waits for the last one; how many were made.
-    pub fn finish(self) -> io::Result<usize> {
-        let ends = self.0.into_iter().map(|clerk| clerk.join().map_err(|_| io::Error::other("a clerk panicked"))?);
-        ends.sum()
+    /// Waits for the last one.
+    pub fn finish(self) -> io::Result<Deleted> {
+        let ends = self.clerks.into_iter();
+        let ends = ends.map(|clerk| clerk.join().map_err(|_| io::Error::other("a clerk panicked"))?);
+        let keys = ends.sum::<io::Result<usize>>()?;
+        Ok(Deleted { keys, per_second: keys as f64 / self.began.elapsed().as_secs_f64() })
     }
 }
 

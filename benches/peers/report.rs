@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cases::{Case, Contender, Figure};
 use crate::chart;
 use crate::load::Pace;
+use crate::ours::Deleted;
 use crate::proxies::Who;
 
 /// The share of a rate that has to be reached.
@@ -31,7 +32,7 @@ pub struct Run {
     pub failed: u64,
     pub first_failure: Option<String>,
     /// Keys deleted meanwhile.
-    pub deleted: usize,
+    pub deleted: Deleted,
 }
 
 /// One contender of a case.
@@ -182,9 +183,10 @@ impl Row {
             let background = self.median(|run| run.background) * 100.0;
             let _ = writeln!(text, "\n{}: {background:.1} % of the CPU outside the data-plane thread.", self.who);
         }
-        let deleted: usize = self.runs.iter().map(|run| run.deleted).sum();
+        let deleted: usize = self.runs.iter().map(|run| run.deleted.keys).sum();
         if deleted > 0 {
-            let _ = writeln!(text, "{}: {deleted} keys deleted, each confirmed.", self.who);
+            let rate = self.median(|run| run.deleted.per_second);
+            let _ = writeln!(text, "{}: {deleted} keys deleted, {rate:.0} per second, each confirmed.", self.who);
         }
         if let Some(failure) = self.runs.iter().find_map(|run| run.first_failure.as_ref()) {
             let _ = writeln!(text, "\n{}: {} calls failed, the first: {failure}", self.who, self.failed());
