@@ -38,14 +38,9 @@ impl Plan {
 
 /// Runs a case among those of its contenders that are `here`. One row for each, with a run for each round.
 pub fn hold(case: &Case, site: &Site<'_>, plan: Plan, here: impl Fn(Who) -> bool) -> io::Result<Vec<Row>> {
-    let contenders: Vec<_> = case.contenders.iter().filter(|contender| here(contender.who)).collect();
-    let mut standing = HashMap::new();
-    for contender in &contenders {
-        if !standing.contains_key(&contender.who) {
-            standing.insert(contender.who, contender.who.start(site, case.wire)?);
-        }
-    }
-    let mut entries: Vec<_> = contenders.into_iter().map(|contender| Entry::new(case, site, contender)).collect();
+    let mut standing = start(case, site, here)?;
+    let contenders = case.contenders.iter().filter(|contender| standing.contains_key(&contender.who));
+    let mut entries: Vec<_> = contenders.map(|contender| Entry::new(case, site, contender)).collect();
     for entry in &entries {
         entry.warm_up(&standing, plan.times);
     }
@@ -57,6 +52,22 @@ pub fn hold(case: &Case, site: &Site<'_>, plan: Plan, here: impl Fn(Who) -> bool
         }
     }
     Ok(entries.into_iter().map(|entry| Row::new(entry.contender, entry.runs)).collect())
+}
+
+/// Everybody who is here. A proxy that does not start is left out, and that is said; the gateway has to.
+fn start(case: &Case, site: &Site<'_>, here: impl Fn(Who) -> bool) -> io::Result<HashMap<Who, Standing>> {
+    let mut standing = HashMap::new();
+    for who in case.contenders.iter().map(|contender| contender.who).filter(|who| here(*who)) {
+        if standing.contains_key(&who) {
+            continue;
+        }
+        match who.start(site, case.wire) {
+            Ok(started) => _ = standing.insert(who, started),
+            Err(error) if who == Who::Ours => return Err(error),
+            Err(error) => println!("{} is left out of {}: {error}", who.name(), case.name),
+        }
+    }
+    Ok(standing)
 }
 
 struct Entry<'a> {
