@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,7 +38,7 @@ fn configuration(doors: &Doors, site: &Site<'_>) -> Value {
     }})
 }
 
-fn listener(at: std::net::SocketAddr, cluster: &str, site: &Site<'_>, transport: Option<Value>) -> Value {
+fn listener(at: SocketAddr, cluster: &str, site: &Site<'_>, transport: Option<Value>) -> Value {
     let credentials = site.keys.good.iter().enumerate();
     let credentials: Vec<_> =
         credentials.map(|(number, key)| json!({"key": key, "client": Keys::account(number)})).collect();
@@ -97,7 +98,7 @@ fn cluster(name: &str, protocol: Value, site: &Site<'_>) -> Value {
     })
 }
 
-fn address(at: std::net::SocketAddr) -> Value {
+fn address(at: SocketAddr) -> Value {
     json!({"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}})
 }
 
