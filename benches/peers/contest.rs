@@ -111,7 +111,7 @@ impl<'a> Entry<'a> {
         let standing = standing.get_mut(&self.contender.who).ok_or(io::ErrorKind::NotFound)?;
         let deleting = match &mut standing.process {
             Process::Ours(ours) if self.contender.deletes > 0 => {
-                Some(ours.to_delete(plan.deletes(self.contender.deletes))?.start(self.contender.deletes))
+                Some(ours.take_for_deletion(plan.deletes(self.contender.deletes))?.start(self.contender.deletes))
             }
             _ => None,
         };

@@ -140,7 +140,7 @@ impl Ours {
     }
 
     /// Hands out so many keys for deletion, having made the gateway know them: a delete of what no gateway holds is less work.
-    pub fn to_delete(&mut self, count: usize) -> io::Result<Deletes> {
+    pub fn take_for_deletion(&mut self, count: usize) -> io::Result<Deletes> {
         let mut ids = Vec::new();
         for (id, key) in self.spare.drain(self.spare.len().saturating_sub(count)..) {
             let (status, answer) =
