@@ -47,7 +47,7 @@ pub fn start(site: &Site<'_>, tls: bool) -> io::Result<(Ours, Doors)> {
     let data = tempfile::tempdir_in(site.folder)?;
     let folder = data.path();
     // Where it has its counters by default, but gone afterwards.
-    let slab = tempfile::tempdir_in("/dev/shm").ok();
+    let slab = tempfile::Builder::new().prefix("tollgate-peers-").tempdir_in("/dev/shm").ok();
     let config = write_config(folder, site, slab.as_ref().map(|slab| slab.path()), tls)?;
     let mut command = Command::new(BINARY);
     command.args(["serve", "--config"]).arg(config).env_remove("TOLLGATE_LOG").env_remove("TOLLGATE_LOG_FORMAT");
