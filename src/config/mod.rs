@@ -200,6 +200,8 @@ pub struct MeterConfig {
     pub slab_dir: Option<PathBuf>,
     /// Of hours that are final.
     pub archive: PathBuf,
+    /// How long such an hour stays in the ledger too. Absent, which is for ever, where nobody has said where the archive is.
+    pub retention: Option<Duration>,
     pub flush: Duration,
 }
 

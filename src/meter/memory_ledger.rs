@@ -1,6 +1,6 @@
 //! A ledger for tests: it merges as every ledger must, remembers what it was sent, and fails when told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -29,6 +29,8 @@ pub struct MemoryLedger {
     pub sent: Mutex<Vec<Flush>>,
     /// Refuses every merge.
     pub away: AtomicBool,
+    /// Hours that have left it: merges into them are refused.
+    pub archived: Mutex<BTreeSet<Hour>>,
     /// Merges, and then says that it did not.
     pub loses_answers: AtomicBool,
 }
@@ -45,6 +47,12 @@ impl MemoryLedger {
     /// How an incarnation closed an hour, where it did.
     pub fn closing(&self, hour: Hour, incarnation: Incarnation) -> Option<Closing> {
         Some(self.marks.lock().get(&(hour, incarnation))?.closing?.1)
+    }
+
+    /// Has these lines, and all hours, again.
+    pub fn put_back(&self, lines: BTreeMap<Place, Counters>) {
+        *self.lines.lock() = lines;
+        self.archived.lock().clear();
     }
 
     /// Loses everything, as a store does that is replaced by an empty one.
@@ -79,6 +87,9 @@ impl Ledger for MemoryLedger {
     async fn merge(&self, flush: Flush) -> Result<(), StoreError> {
         if self.away.load(Ordering::Relaxed) {
             return Err(StoreError::Away("told to".into()));
+        }
+        if self.archived.lock().contains(&flush.hour) {
+            return Err(StoreError::Archived(flush.hour));
         }
         assert!(flush.lines.len() <= super::batch::BATCH);
         for (key, counters) in &flush.lines {

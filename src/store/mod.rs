@@ -7,6 +7,7 @@ pub mod confirm;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod embedded;
+pub mod folds;
 pub mod gateways;
 pub mod intent;
 pub mod journaled;
@@ -43,6 +44,9 @@ pub enum StoreError {
     Frozen(String),
     #[error("the store holds something this version cannot read: {0}")]
     Corrupt(String),
+    /// It will be taken once the hour is back in the ledger, which has been asked for by this.
+    #[error("{0} is in the archive; it is asked for, and the usage is kept until then")]
+    Archived(Hour),
 }
 
 /// One entry of the change log. Applying an entry again, or an older one after a newer, changes nothing.
@@ -161,7 +165,7 @@ pub struct UsageTotal {
 /// Where usage is written down. Values are absolute; the greater of each field wins.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Durable when it returns.
+    /// Durable when it returns. `Archived`: the hour has left the ledger, and nothing else was taken either.
     async fn merge(&self, flush: Flush) -> Result<(), StoreError>;
     /// All lines of the hours `from..=to`, in the order of hour, then line, then incarnation.
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError>;
@@ -183,7 +187,7 @@ pub trait LedgerReader: Send + Sync {
 
 /// A whole store. Each of its readers is given only the trait it needs.
 pub trait Store:
-    FeedStore + Ledger + LedgerReader + usage::UsageStore + accounts::AccountStore + users::UserStore
+    FeedStore + Ledger + LedgerReader + folds::Folds + usage::UsageStore + accounts::AccountStore + users::UserStore
 {
     fn store_id(&self) -> StoreId;
     /// The lease in force.

@@ -29,6 +29,19 @@ enum Again {
 pub struct Resent {
     pub lines: usize,
     pub batches: usize,
+    /// Hours that have left the ledger; they are sent once they are back.
+    pub waiting: Vec<Hour>,
+}
+
+impl Resent {
+    async fn send(&mut self, flushes: Vec<Flush>, ledger: &dyn Ledger) -> Result<(), StoreError> {
+        for flush in flushes {
+            self.lines += flush.lines.len();
+            self.batches += 1;
+            ledger.merge(flush).await?;
+        }
+        Ok(())
+    }
 }
 
 impl Folded {
@@ -57,10 +70,12 @@ impl Folded {
         let mut resent = Resent::default();
         for (hour, again) in self.hours.iter_mut().filter(|(_, again)| **again == Again::Needed) {
             let (hour, owner) = (*hour, self.owner);
-            for flush in read(self.folder.clone(), owner, hour).await {
-                resent.lines += flush.lines.len();
-                resent.batches += 1;
-                ledger.merge(flush).await?;
+            match resent.send(read(self.folder.clone(), owner, hour).await, ledger).await {
+                Err(StoreError::Archived(hour)) => {
+                    resent.waiting.push(hour);
+                    continue;
+                }
+                sent => sent?,
             }
             *again = Again::Needless;
             if let Some(epoch) = epoch {

@@ -64,16 +64,20 @@ impl Replay {
         self.hours.retain(|at, _| there.contains(at));
         // Which epoch the ledger is in is known only a while after the start.
         let Some(epoch) = epoch else { return Ok(0) };
-        let mut sent = 0;
+        let (mut sent, mut waits) = (0, None);
         for (incarnation, hour) in there.iter().copied().filter(|(incarnation, _)| *incarnation != places.own) {
             let known = self.hours.get(&(incarnation, hour));
             match known.filter(|known| known.acknowledged == epoch) {
-                None => sent += usize::from(self.send(places, incarnation, hour, ledger, epoch).await?),
+                None => match self.send(places, incarnation, hour, ledger, epoch).await {
+                    // It has left the ledger, and is asked back by this. No other hour waits for it.
+                    Err(archived @ ReplayError::Ledger(StoreError::Archived(_))) => waits = Some(archived),
+                    answer => sent += usize::from(answer?),
+                },
                 Some(Known { wrong: None, .. }) => self.remove_old(places, incarnation, hour, now).await?,
                 Some(_) => {}
             }
         }
-        Ok(sent)
+        waits.map_or(Ok(sent), Err)
     }
 
     /// The files that are damaged or of others.

@@ -1,6 +1,7 @@
 //! The embedded store: one file, one process. Reads take a snapshot and never wait for the writer; changes go through [`writer`].
 
 mod backup;
+mod folds;
 mod rows;
 mod upkeep;
 mod writer;
@@ -20,7 +21,7 @@ use self::rows::{Raw, Snapshot, broken, is_absent};
 use self::writer::{Outlets, Writer, at_once};
 use super::confirm::{Confirmation, GatewayState};
 use super::gateways::Gateways;
-use super::rules::ledger::{self, Totals};
+use super::rules::ledger::{self, Merged, Totals};
 use super::rules::rows::Rows;
 use super::rules::tables::{
     IDENTITY, Identity, JOURNAL, META_IDENTITY, META_NUMBERS, NAMES, REVISION, SCHEMA, SCHEMA_VERSION,
@@ -108,6 +109,7 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         StoreError::Away(why) => StoreError::Away(named(&why)),
         StoreError::Frozen(why) => StoreError::Frozen(named(&why)),
         StoreError::Corrupt(why) => StoreError::Corrupt(named(&why)),
+        error @ StoreError::Archived(_) => error,
     })
 }
 
@@ -263,7 +265,11 @@ impl FeedStore for Embedded {
 #[async_trait]
 impl Ledger for Embedded {
     async fn merge(&self, flush: Flush) -> Result<(), StoreError> {
-        self.writer.write(move |tx| ledger::merge(tx, &flush)).await
+        let hour = flush.hour;
+        match self.writer.write(move |tx| ledger::merge(tx, &flush)).await? {
+            Merged::Taken => Ok(()),
+            Merged::Refused => Err(StoreError::Archived(hour)),
+        }
     }
 
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {

@@ -40,4 +40,7 @@ scripts! {
     HOURS = "no-writes" "hours.lua";
     LINES = "no-writes" "lines.lua";
     CHANGED = "no-writes" "changed.lua";
+    FOLD_STEP = "" "fold_step.lua";
+    FOLD_MOVE = "" "fold_move.lua";
+    PICK = "no-writes" "pick.lua";
 }

@@ -1,5 +1,6 @@
 //! What only a store on another server can get wrong: two control planes, lost connections and servers, a store that is gone.
 
+mod leaving;
 mod usage;
 
 use std::sync::Arc;
