@@ -43,7 +43,7 @@ type Folds = BTreeMap<Hour, Folded>;
 impl Control {
     /// All lines of an hour, in the order of the ledger.
     pub(in crate::control) async fn lines_in(&self, hour: Hour) -> Result<Vec<LedgerLine>, Unread> {
-        let (lines, left) = self.from_ledger(hour, hour, || self.store.lines(hour, hour)).await?;
+        let (lines, left) = self.whole_in_ledger(hour, hour, || self.store.lines(hour, hour)).await?;
         match left.get(&hour) {
             None => Ok(lines),
             Some(folded) => Ok(self.archived(hour, folded).await?.lines),
@@ -52,7 +52,7 @@ impl Control {
 
     /// The marks of an hour. One that has left keeps in the ledger only those of gateways that were given up.
     pub(in crate::control) async fn marks_in(&self, hour: Hour) -> Result<Vec<HourMark>, Unread> {
-        let (marks, left) = self.from_ledger(hour, hour, || self.store.marks(hour, hour)).await?;
+        let (marks, left) = self.whole_in_ledger(hour, hour, || self.store.marks(hour, hour)).await?;
         let Some(folded) = left.get(&hour) else { return Ok(marks) };
         let archived = self.archived(hour, folded).await?.marks(hour);
         let all: BTreeMap<Incarnation, HourMark> =
@@ -68,7 +68,7 @@ impl Control {
         let Some(((from, _), (to, _))) = accounts.first().copied().zip(accounts.last().copied()) else {
             return Ok(Vec::new());
         };
-        let (mut lines, left) = self.from_ledger(from, to, || self.store.lines_of(accounts.clone())).await?;
+        let (mut lines, left) = self.whole_in_ledger(from, to, || self.store.lines_of(accounts.clone())).await?;
         lines.retain(|line| !left.contains_key(&line.hour));
         for (hour, folded) in left {
             if !accounts.iter().any(|(asked, _)| *asked == hour) {
@@ -87,7 +87,7 @@ impl Control {
         to: Hour,
         selection: &Selection,
     ) -> Result<BTreeMap<Dimensions, Counters>, Unread> {
-        let (mut lines, left) = self.from_ledger(from, to, || self.store.lines(from, to)).await?;
+        let (mut lines, left) = self.whole_in_ledger(from, to, || self.store.lines(from, to)).await?;
         lines.retain(|line| !left.contains_key(&line.hour));
         let mut sums = sum(&lines, selection);
         drop(lines);
@@ -98,7 +98,7 @@ impl Control {
     }
 
     /// What the ledger says, and the hours of the span about which it says nothing, or only a part.
-    async fn from_ledger<T, F>(&self, from: Hour, to: Hour, read: impl Fn() -> F) -> Result<(T, Folds), StoreError>
+    async fn whole_in_ledger<T, F>(&self, from: Hour, to: Hour, read: impl Fn() -> F) -> Result<(T, Folds), StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {

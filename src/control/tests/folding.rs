@@ -237,3 +237,29 @@ async fn a_ledger_that_has_less_than_the_archive_is_given_back_what_it_lacks() {
     assert_eq!((merged, scene.entries().await), (vec![3, 4, 6], 3));
     assert!(scene.world.store.marks(old(), old()).await.unwrap()[0].mark.closing.is_some());
 }
+
+#[tokio::test]
+async fn an_hour_that_left_with_less_than_the_archive_has_now_comes_back_for_the_rest() {
+    use crate::archive::hour::Content;
+    use crate::meter::record::LedgerLine;
+    use crate::store::folds::Folds;
+    let mut scene = Scene::new().await;
+    scene.fold().await;
+    let calls = async |scene: &Scene| {
+        let records = scene.world.get(&scene.world.billing, &format!("/v1/usage/records?to={}", old().next())).await;
+        records.json()["calls"]["ok"].as_str().unwrap().to_owned()
+    };
+    // The store is from a backup: since then the hour had come back for late usage, and had left again.
+    let (control, archive) = (&scene.world.control, scene.world.control.archive.as_ref().unwrap());
+    let folded = scene.world.store.folds(old(), old()).await.unwrap().remove(&old()).unwrap();
+    let mut lines = control.archived(old(), &folded).await.unwrap().lines;
+    let (key, counters) = line(scene.owner.account_id, 3, 5);
+    lines.push(LedgerLine { hour: old(), incarnation: Incarnation([8; ID_BYTES]), key, counters });
+    let content = Content::of(&lines, &[], &[]);
+    assert!(archive.add(&mut archive.head().await.unwrap(), old(), &content, clock::wall()).await.unwrap());
+    assert_eq!(calls(&scene).await, "7", "as it left");
+    scene.archivist = Archivist::default();
+    assert!(scene.round(3 * REST).await);
+    assert_eq!((scene.stands().await, calls(&scene).await.as_str()), (None, "12"));
+    assert_eq!(scene.world.store.lines(old(), old()).await.unwrap(), lines);
+}
