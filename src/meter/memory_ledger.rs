@@ -31,6 +31,8 @@ pub struct MemoryLedger {
     pub away: AtomicBool,
     /// Hours that have left it: merges into them are refused.
     pub archived: Mutex<BTreeSet<Hour>>,
+    /// What comes back, with all hours that have left it, as soon as anybody has read lines once.
+    pub returning: Mutex<Option<BTreeMap<Place, Counters>>>,
     /// Merges, and then says that it did not.
     pub loses_answers: AtomicBool,
 }
@@ -113,7 +115,11 @@ impl Ledger for MemoryLedger {
     }
 
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
-        let all = self.all().into_iter().filter(|((hour, ..), _)| (from..=to).contains(hour));
+        let all = self.all();
+        if let Some(lines) = self.returning.lock().take() {
+            self.put_back(lines);
+        }
+        let all = all.into_iter().filter(|((hour, ..), _)| (from..=to).contains(hour));
         Ok(all.map(|((hour, key, incarnation), counters)| LedgerLine { hour, incarnation, key, counters }).collect())
     }
 

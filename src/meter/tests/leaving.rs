@@ -92,6 +92,8 @@ fn a_call_whose_end_only_the_ledger_saw_is_not_interrupted_while_its_hour_is_awa
     let full = ledger.all();
     ledger.forget();
     ledger.archived.lock().insert(HOUR);
+    // Whoever reads the hour before it is back, and merges after, has not seen the end of the call.
+    *ledger.returning.lock() = Some(full.clone());
     let meter = small_meter(folder.path(), 1);
     let mut recovery = Recovery::new(&meter).following(epoch());
     assert_eq!(recover(&mut recovery, &ledger, HOUR.end()).waiting.len(), 1);
