@@ -302,7 +302,8 @@ fn control_plane(
         endpoint: of.endpoint.replace("{gateway}", &gateway.map(|at| at.to_string()).unwrap_or_default()),
         password_cost: control::password::PasswordCost::default(),
         metrics: Arc::clone(metrics),
-        archive: Some(Archive::in_folder(&config.meter.archive)?),
+        archive: Some(Archive::in_folder(&config.meter.archive)?.of(keeping.store.store_id())),
+        retention: config.meter.retention,
     })?;
     let tls = of.tls.as_ref().map(tls::server).transpose()?.map(TlsAcceptor::from);
     let pages = console::routes(control::enveloped(control::api(Arc::clone(&control))));

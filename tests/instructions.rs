@@ -2,7 +2,7 @@
 //!
 //! valgrind's processor has no instructions for SHA-256, so the digest costs more there than anywhere else. Beside that the figure of
 //! a release build is what a call costs; `cargo test --release --test instructions -- --nocapture` prints it.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "a test")]
 
 mod decision;
 

@@ -85,6 +85,13 @@ impl Content {
     }
 }
 
+/// Every line of a file; the number of the first that cannot be read, from 1, where there is one.
+pub fn rows(bytes: &[u8]) -> Result<Vec<Row>, usize> {
+    let lines = (1_usize..).zip(bytes.split_inclusive(|byte| *byte == b'\n'));
+    let row = |line: &[u8]| serde_json::from_slice(line.strip_suffix(b"\n")?).ok();
+    lines.map(|(number, line)| row(line).ok_or(number)).collect()
+}
+
 impl Sums {
     fn add(&mut self, row: &Row) {
         self.rows += 1;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::hour::{Content, Numbers, Sums, hash};
+use crate::principal::StoreId;
 use crate::time::{Hour, WallTime};
 
 /// Stands for the hash of the entry before the first.
@@ -23,6 +24,9 @@ pub struct Entry {
     /// Of the file.
     pub sha256: String,
     pub archived_at: String,
+    /// Whose usage it is. Absent in entries of early versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_id: Option<StoreId>,
     /// The SHA-256 of the entry before it, as it stands in its file.
     pub previous: String,
 }
@@ -59,6 +63,7 @@ impl Entry {
             totals: *totals,
             sha256: sha256.clone(),
             archived_at: now.to_string(),
+            store_id: None,
             previous: chain.hash.clone(),
         }
     }

@@ -6,6 +6,7 @@
 
 pub mod hour;
 pub mod manifest;
+mod read;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -15,10 +16,13 @@ use std::sync::Arc;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Name;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tokio::sync::Mutex;
 
 use self::hour::Content;
 use self::manifest::{Chain, Entry, GENESIS, NotAnEntry};
+pub use self::read::ArchivedHour;
 pub use self::verify::{Broken, Whole};
+use crate::principal::StoreId;
 use crate::time::{Hour, WallTime};
 
 /// The archive could not be read or written.
@@ -35,17 +39,42 @@ pub enum ArchiveError {
     /// Somebody else has added an entry meanwhile: read the manifest again.
     #[error("the archive was added to by somebody else")]
     Overtaken,
+    #[error("the archive: {file} is not what it was: {why}. Put a copy of it back")]
+    Damaged { file: String, why: String },
+    #[error(
+        "the last entry of the archive is of the store {0}, and this is another; nothing is added to it or taken from it"
+    )]
+    Foreign(StoreId),
+    #[error(
+        "the archive does not have what left the ledger of {0}: it is another archive, or not whole. Put a copy of it back"
+    )]
+    Absent(Hour),
+    #[error("{0} is in an archive, and this control plane has none (meter.archive)")]
+    None(Hour),
 }
 
 pub struct Archive {
     files: Arc<dyn ObjectStore>,
+    /// Whose usage is added to it.
+    store_id: Option<StoreId>,
+    /// For those who read hours back.
+    known: Mutex<Head>,
 }
 
-/// The end of the manifest, and the last revision of each hour.
-#[derive(Debug)]
+/// The end of the manifest, and the revisions of each hour.
+#[derive(Debug, Default)]
 pub struct Head {
     chain: Chain,
-    hours: BTreeMap<Hour, (u64, String)>,
+    hours: BTreeMap<Hour, Vec<Revision>>,
+    store_id: Option<StoreId>,
+}
+
+/// One revision of an hour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision {
+    pub number: u64,
+    pub file: String,
+    pub sha256: String,
 }
 
 impl Archive {
@@ -54,16 +83,32 @@ impl Archive {
         let failed = |source| ArchiveError::Folder { path: path.to_owned(), source };
         std::fs::create_dir_all(path).map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
-        Ok(Self { files: Arc::new(LocalFileSystem::new_with_prefix(path)?.with_fsync(true)) })
+        let files = Arc::new(LocalFileSystem::new_with_prefix(path)?.with_fsync(true));
+        Ok(Self { files, store_id: None, known: Mutex::default() })
+    }
+
+    /// Entries from now on say that they are of this store, and an archive of another is left alone.
+    #[must_use]
+    pub fn of(self, store_id: StoreId) -> Self {
+        Self { store_id: Some(store_id), ..self }
     }
 
     /// Reads the manifest to its end.
     pub async fn head(&self) -> Result<Head, ArchiveError> {
-        let mut head = Head { chain: Chain::default(), hours: BTreeMap::new() };
+        let mut head = Head::default();
+        self.follow(&mut head).await?;
+        Ok(head)
+    }
+
+    /// Reads on to the end of the manifest.
+    async fn follow(&self, head: &mut Head) -> Result<(), ArchiveError> {
         while let Some(bytes) = self.entry_bytes(head.chain.next_number()).await? {
             head.take(&bytes)?;
         }
-        Ok(head)
+        match (head.store_id, self.store_id) {
+            (Some(theirs), Some(ours)) if theirs != ours => Err(ArchiveError::Foreign(theirs)),
+            _ => Ok(()),
+        }
     }
 
     /// Adds another revision of an hour, unless its last one is the same. True where it did.
@@ -74,11 +119,11 @@ impl Archive {
         content: &Content,
         now: WallTime,
     ) -> Result<bool, ArchiveError> {
-        let (last, hash) = head.hours.get(&hour).map_or((0, GENESIS), |(revision, hash)| (*revision, hash.as_str()));
+        let (last, hash) = head.last(hour).map_or((0, GENESIS), |last| (last.number, last.sha256.as_str()));
         if hash == content.sha256 {
             return Ok(false);
         }
-        let entry = Entry::new(&head.chain, hour, last + 1, content, now);
+        let entry = Entry { store_id: self.store_id, ..Entry::new(&head.chain, hour, last + 1, content, now) };
         // The name says what is in it, so nobody writes anything else there.
         self.files.put(&Name::from(entry.file.as_str()), PutPayload::from(content.bytes.clone())).await?;
         let bytes = entry.bytes();
@@ -110,10 +155,27 @@ impl Head {
         self.chain.next_number() - 1
     }
 
+    /// The last revision of an hour; absent where there is none.
+    pub fn last(&self, hour: Hour) -> Option<&Revision> {
+        self.revisions(hour).last()
+    }
+
+    /// Oldest first.
+    pub fn revisions(&self, hour: Hour) -> &[Revision] {
+        self.hours.get(&hour).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The hours of which there is a revision.
+    pub fn hours(&self) -> impl Iterator<Item = Hour> {
+        self.hours.keys().copied()
+    }
+
     fn take(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
         let number = self.chain.next_number();
         let entry = self.chain.take(bytes).map_err(|why| ArchiveError::Manifest { number, why })?;
-        self.hours.insert(entry.window_start, (entry.revision, entry.sha256));
+        let Entry { window_start, revision, file, sha256, store_id, .. } = entry;
+        self.hours.entry(window_start).or_default().push(Revision { number: revision, file, sha256 });
+        self.store_id = store_id.or(self.store_id);
         Ok(())
     }
 }

@@ -140,6 +140,7 @@ fn from_table<T: Form>(text: &str) -> T {
 }
 
 fn config(read: &mut Reader<'_>) -> Config {
+    let (archive, retention) = (read.find_path(&s::ARCHIVE), read.get(&s::RETENTION));
     Config {
         gateway: read.has("gateway").then(|| gateway(read)),
         control: read.has("control").then(|| control(read)),
@@ -152,7 +153,8 @@ fn config(read: &mut Reader<'_>) -> Config {
             previous_sealing_key_file: read.find_path(&s::PREVIOUS_SEALING_KEY_FILE),
         },
         meter: MeterConfig {
-            archive: read.find_path(&s::ARCHIVE).unwrap_or_else(|| read.path(&s::METER_DIR).join("archive")),
+            retention: archive.is_some().then_some(retention),
+            archive: archive.unwrap_or_else(|| read.path(&s::METER_DIR).join("archive")),
             dir: read.path(&s::METER_DIR),
             slab_dir: read.find_path(&s::SLAB_DIR),
             ledger: ledger(read),

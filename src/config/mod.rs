@@ -204,6 +204,8 @@ pub struct MeterConfig {
     pub archive: PathBuf,
     /// Absent: usage is kept in the store.
     pub ledger: Option<LedgerConfig>,
+    /// How long such an hour stays in the ledger too. Absent, which is for ever, where nobody has said where the archive is.
+    pub retention: Option<Duration>,
     pub flush: Duration,
 }
 

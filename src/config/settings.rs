@@ -213,7 +213,7 @@ settings! {
     METER_DIR: PathBuf = "meter.dir", default "meter";
     /// The folder of the counters. /dev/shm/tollgate-<uid>/<store id> where left out and that is a tmpfs with room, else meter.dir.
     SLAB_DIR: PathBuf = "meter.slab_dir", example "/dev/shm/tollgate";
-    /// The folder to which a control plane writes hours that are final. The folder archive in meter.dir where left out.
+    /// The folder to which a control plane writes hours that are final. The folder archive in meter.dir where left out. Once it is named, old hours leave the ledger for it.
     ARCHIVE: PathBuf = "meter.archive", example "archive";
     /// A Redis of its own for usage, with kind = "redis": written as store.url. Usage is kept in the store where left out. All nodes name the same.
     LEDGER_URL: RedisUrl = "meter.ledger_url", example "redis://127.0.0.1:6380";
@@ -221,6 +221,8 @@ settings! {
     LEDGER_SENTINEL_MASTER: Name = "meter.ledger_sentinel.master", example "tollgate-ledger";
     /// The sentinels of the ledger.
     LEDGER_SENTINEL_NODES: Vec<SentinelUrl> = "meter.ledger_sentinel.nodes", default [];
+    /// How long an hour stays in the ledger, where meter.archive is named. Gateways send usage again that is up to 48 hours old.
+    RETENTION: Duration = "meter.retention", default "168h" from "50h" to "87600h";
     /// How often usage goes to the ledger; at most this much is lost with the power.
     FLUSH: Duration = "meter.flush", default "250ms" from "10ms" to "60s";
 

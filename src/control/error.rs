@@ -81,6 +81,7 @@ kinds! {
     NotJson => UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Send the body as application/json.";
     StoreAway => SERVICE_UNAVAILABLE, "store_away", "The store cannot be reached. Nothing was changed; try again shortly.";
     StoreFrozen => SERVICE_UNAVAILABLE, "store_frozen", "The store is frozen until an operator opens it. Nothing was changed.";
+    ArchiveAway => SERVICE_UNAVAILABLE, "archive_away", "The usage of that time is in the archive, which this control plane cannot read now.";
     Overloaded => SERVICE_UNAVAILABLE, "overloaded", "Too much is asked at once. Try again shortly.";
     Pending => ACCEPTED, "pending", "The change is written down and will be made as soon as the store takes it.";
     Internal => INTERNAL_SERVER_ERROR, "internal", "Something is wrong on our side.";
@@ -181,6 +182,7 @@ impl From<StoreError> for Problem {
             StoreError::Away(_) => Kind::StoreAway,
             StoreError::Frozen(_) => Kind::StoreFrozen,
             StoreError::Corrupt(_) => Kind::Internal,
+            StoreError::Archived(_) => Kind::ArchiveAway,
         })
     }
 }

@@ -318,7 +318,7 @@ impl Control {
 
     pub(super) async fn key_views(&self, records: Vec<KeyRecord>) -> Result<Vec<KeyView>, Problem> {
         let ids: Vec<_> = records.iter().map(KeyRecord::key_id).collect();
-        let last_used = self.last_used.of(&ids, &*self.store).await?;
+        let last_used = self.last_used.of(&ids, self).await?;
         let now = clock::wall();
         Ok(records.into_iter().map(|key| key_view(&last_used, key, now)).collect())
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::clock;
-use crate::meter::record::Counters;
+use crate::control::Control;
+use crate::meter::record::{Counters, LedgerLine};
 use crate::principal::KeyId;
-use crate::store::{Ledger, StoreError};
+use crate::store::StoreError;
 use crate::time::{BootTime, Hour, WallTime};
 
 /// How far back the first look goes, in hours. A key that was not used since has no last use.
@@ -42,11 +43,11 @@ pub struct Use {
 
 impl LastUsed {
     /// The last use of each of `keys` that has one.
-    pub async fn of(&self, keys: &[KeyId], ledger: &dyn Ledger) -> Result<HashMap<KeyId, Use>, StoreError> {
+    pub async fn of(&self, keys: &[KeyId], control: &Control) -> Result<HashMap<KeyId, Use>, StoreError> {
         let mut read = self.read.lock().await;
         let now = clock::boot();
         if read.at.is_none_or(|at| now.since(at) >= FRESH) {
-            read.catch_up(ledger, clock::wall().hour()).await?;
+            read.catch_up(control, clock::wall().hour()).await?;
             read.at = Some(now);
         }
         Ok(keys.iter().filter_map(|key| Some((*key, *read.by_key.get(key)?))).collect())
@@ -54,19 +55,30 @@ impl LastUsed {
 }
 
 impl Read {
-    async fn catch_up(&mut self, ledger: &dyn Ledger, now: Hour) -> Result<(), StoreError> {
+    async fn catch_up(&mut self, control: &Control, now: Hour) -> Result<(), StoreError> {
         let mut from = self.from.unwrap_or(Hour(now.0.saturating_sub(LOOKS_BACK)));
+        for (hour, folded) in control.left(from, now).await? {
+            match control.archived(hour, &folded).await {
+                Ok(archived) => self.take(&archived.lines),
+                // Keys can be looked after without it.
+                Err(error) => tracing::error!(%error, %hour, "when keys were last used is not known of an hour"),
+            }
+        }
         while from <= now {
             let to = Hour(from.0.saturating_add(AT_ONCE - 1)).min(now);
-            for line in ledger.lines(from, to).await? {
-                let used = self.by_key.entry(line.key.key_id).or_default();
-                used.last = used.last.max(WallTime(line.counters.last_used));
-                used.seen_in_browser |= line.counters.flags & Counters::SEEN_IN_BROWSER != 0;
-            }
+            self.take(&control.store.lines(from, to).await?);
             from = to.next();
         }
         // Late values of the hour before are still on their way.
         self.from = Some(Hour(now.0.saturating_sub(1)));
         Ok(())
+    }
+
+    fn take(&mut self, lines: &[LedgerLine]) {
+        for line in lines {
+            let used = self.by_key.entry(line.key.key_id).or_default();
+            used.last = used.last.max(WallTime(line.counters.last_used));
+            used.seen_in_browser |= line.counters.flags & Counters::SEEN_IN_BROWSER != 0;
+        }
     }
 }

@@ -47,6 +47,7 @@ mod usage_format;
 pub mod usage_record;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -86,6 +87,8 @@ pub struct ControlParts {
     pub metrics: Arc<Metrics>,
     /// Where final hours go; absent where nobody keeps them.
     pub archive: Option<Archive>,
+    /// How long an hour that is in the archive stays in the ledger too; absent where that is for ever.
+    pub retention: Option<Duration>,
 }
 
 /// The control plane as its handlers see it.
@@ -105,6 +108,7 @@ pub struct Control {
     own_passwords: PasswordThrottle,
     metrics: Arc<Metrics>,
     archive: Option<Archive>,
+    retention: Option<Duration>,
 }
 
 impl Control {
@@ -122,6 +126,7 @@ impl Control {
             password_cost,
             metrics,
             archive,
+            retention,
         } = parts;
         let KeysConfig { active_max, daily_max, day_offset } = keys;
         let limits = KeyLimits { active_max, daily_max, day_offset };
@@ -130,6 +135,7 @@ impl Control {
             store,
             metrics,
             archive,
+            retention,
             digester,
             sealer,
             operator_token,

@@ -14,7 +14,7 @@ use super::caller::UsageReader;
 use super::error::{Kind, Problem};
 use super::request::QueryOf;
 use super::usage_format::{Format, Page};
-use super::usage_record::{Dimensions, Selection, UsageRecord, sum};
+use super::usage_record::{Dimensions, Selection, UsageRecord};
 use crate::clock;
 use crate::meter::record::Operation;
 use crate::principal::{AccountId, ClusterId, KeyId};
@@ -130,14 +130,15 @@ impl Control {
             // Without this, whoever asks for everything would have every hour since 1970 looked at.
             let corrected = self.store.adjustments(Hour(0), recent).await?.first().map(|one| one.new.record.hour);
             let counted = self.store.marks(Hour(0), recent).await?.first().map(|mark| mark.hour);
-            from = from.max(corrected.into_iter().chain(counted).min().unwrap_or(recent));
+            let left = self.left(Hour(0), recent).await?.first_key_value().map(|(hour, _)| *hour);
+            from = from.max(corrected.into_iter().chain(counted).chain(left).min().unwrap_or(recent));
         }
         let mut page = Vec::new();
         while from <= last && page.len() <= limit {
             let to = if from < recent { Hour(from.0 + AT_ONCE - 1).min(recent) } else { from };
             // Asked before the lines: a record that says it is final has at least all that made it so.
             let standing = self.standing(from, to).await?;
-            let records = standing.records(sum(&self.store.lines(from, to).await?, selection), selection);
+            let records = standing.records(self.sums_in(from, to, selection).await?, selection);
             let is_wanted = |hour| is_final.is_none_or(|is| is == standing.is_final(hour));
             let wanted = records.into_iter().filter(|(about, _)| is_wanted(about.hour));
             page.extend(wanted.take(limit + 1 - page.len()));

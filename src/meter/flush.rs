@@ -43,6 +43,21 @@ pub struct FlushReport {
     pub busy: usize,
     /// Hours that are over and done with; their files are gone.
     pub folded: Vec<Hour>,
+    /// Hours that have left the ledger: they are asked back by this, and their usage stays here until they are there.
+    pub waiting: Vec<Hour>,
+}
+
+impl FlushReport {
+    /// An hour that has left the ledger holds no other up.
+    fn waits(&mut self, sent: Result<(), StoreError>) -> Result<(), StoreError> {
+        match sent {
+            Err(StoreError::Archived(hour)) => {
+                self.waiting.push(hour);
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
 }
 
 /// How one flush went.
@@ -146,6 +161,7 @@ impl Flusher {
         match &flushed {
             // What was being written to all the time may be newer in the spool than in the ledger.
             Ok(report) if report.busy > 0 => {}
+            Ok(report) if !report.waiting.is_empty() => self.spool(now).await,
             Ok(_) => self.clear_spool().await,
             Err(_) => self.spool(now).await,
         }
@@ -167,14 +183,16 @@ impl Flusher {
             self.flush_everything_again();
             self.turn = turn;
         }
-        let Resent { lines, batches } = self.folded.send_again(&self.core.witness, &*self.ledger).await?;
-        let mut report = FlushReport { lines, batches, ..FlushReport::default() };
+        let Resent { lines, batches, waiting } = self.folded.send_again(&self.core.witness, &*self.ledger).await?;
+        let mut report = FlushReport { lines, batches, waiting, ..FlushReport::default() };
         for (hour, state) in &mut self.hours {
-            state.flush(self.core, &*self.ledger, *hour, now, &mut report).await?;
+            let sent = state.flush(self.core, &*self.ledger, *hour, now, &mut report).await;
+            report.waits(sent)?;
         }
         for (hour, state) in &mut self.hours {
             if state.is_over(*hour) && self.core.leave(*hour) && state.is_settled() {
-                state.close(self.core, &*self.ledger, *hour, false).await?;
+                let sent = state.close(self.core, &*self.ledger, *hour, false).await;
+                report.waits(sent)?;
             }
         }
         self.ask(now).await?;
@@ -256,6 +274,9 @@ impl Flusher {
         let flushed = self.flush_once(now).await;
         let result = flushed.as_ref().map(|_| ()).map_err(StoreError::to_string);
         health.ledger.note("flushing usage to the ledger", result);
+        let waiting = flushed.iter().find_map(|report| report.waiting.first());
+        let result = waiting.map_or(Ok(()), |hour| Err(StoreError::Archived(*hour).to_string()));
+        health.archive.note("flushing usage of an hour that left the ledger long ago", result);
         flushed
     }
 
@@ -374,11 +395,12 @@ impl Flusher {
     }
 }
 
-/// Whether the two things the background task does are going well; it is logged when that changes.
+/// Whether the things the background task does are going well; it is logged when that changes.
 #[derive(Default)]
 struct Health {
     files: Going,
     ledger: Going,
+    archive: Going,
 }
 
 #[derive(Default)]

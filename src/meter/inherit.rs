@@ -130,6 +130,11 @@ impl HourHeritage {
     /// Sends all of it.
     pub async fn merge(mut self, witness: &Witness, ledger: &dyn Ledger) -> Result<Merged, StoreError> {
         if self.known == Known::UpToACut {
+            // What is known goes there first: an hour that has left the ledger is back once it is taken, and can be read.
+            let lines: Vec<_> = self.lines.iter().map(|(key, counters)| (*key, *counters)).collect();
+            for flush in batches(self.series, &lines, Last::default()) {
+                ledger.merge(flush).await?;
+            }
             self.interrupt(ledger).await?;
         }
         let Series { incarnation, hour, .. } = self.series;

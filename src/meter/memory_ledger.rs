@@ -1,6 +1,6 @@
 //! A ledger for tests: it merges as every ledger must, remembers what it was sent, and fails when told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use async_trait::async_trait;
@@ -37,6 +37,10 @@ pub struct MemoryLedger {
     pub life: AtomicU8,
     /// Refuses every merge.
     pub away: AtomicBool,
+    /// Hours that have left it: merges into them are refused.
+    pub archived: Mutex<BTreeSet<Hour>>,
+    /// What comes back, with all hours that have left it, as soon as anybody has read lines once.
+    pub returning: Mutex<Option<BTreeMap<Place, Counters>>>,
     /// Merges, and then says that it did not.
     pub loses_answers: AtomicBool,
 }
@@ -51,6 +55,8 @@ impl Default for MemoryLedger {
             // One that may lose what it acknowledged.
             life: AtomicU8::new(1),
             away: AtomicBool::new(false),
+            archived: Mutex::default(),
+            returning: Mutex::default(),
             loses_answers: AtomicBool::new(false),
         }
     }
@@ -68,6 +74,16 @@ impl MemoryLedger {
     /// How an incarnation closed an hour, where it did.
     pub fn closing(&self, hour: Hour, incarnation: Incarnation) -> Option<Closing> {
         Some(self.marks.lock().get(&(hour, incarnation))?.closing?.1)
+    }
+
+    fn acknowledged(&self, known: u64) -> Acknowledged {
+        Acknowledged { server: LedgerServer([self.life.load(Ordering::Relaxed); ID_BYTES]), known }
+    }
+
+    /// Has these lines, and all hours, again.
+    pub fn put_back(&self, lines: BTreeMap<Place, Counters>) {
+        *self.lines.lock() = lines;
+        self.archived.lock().clear();
     }
 
     /// Loses everything, as a store does that is replaced by an empty one.
@@ -113,6 +129,10 @@ impl Ledger for MemoryLedger {
         if self.away.load(Ordering::Relaxed) {
             return Err(StoreError::Away("told to".into()));
         }
+        if self.archived.lock().contains(&flush.hour) {
+            let asks = flush.lines.is_empty() && flush.closing.is_none();
+            return if asks { Ok(self.acknowledged(after)) } else { Err(StoreError::Archived(flush.hour)) };
+        }
         assert!(flush.lines.len() <= super::batch::BATCH);
         for (key, counters) in &flush.lines {
             let mut lines = self.lines.lock();
@@ -136,11 +156,15 @@ impl Ledger for MemoryLedger {
         if self.loses_answers.load(Ordering::Relaxed) {
             return Err(StoreError::Away("the answer was lost".into()));
         }
-        Ok(Acknowledged { server: LedgerServer([self.life.load(Ordering::Relaxed); ID_BYTES]), known })
+        Ok(self.acknowledged(known))
     }
 
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
-        let all = self.all().into_iter().filter(|((hour, ..), _)| (from..=to).contains(hour));
+        let all = self.all();
+        if let Some(lines) = self.returning.lock().take() {
+            self.put_back(lines);
+        }
+        let all = all.into_iter().filter(|((hour, ..), _)| (from..=to).contains(hour));
         Ok(all.map(|((hour, key, incarnation), counters)| LedgerLine { hour, incarnation, key, counters }).collect())
     }
 

@@ -172,13 +172,24 @@ impl Recovery {
         let taken = off_thread(move || take_up(&places, incarnation)).await?;
         let Some(heritage) = taken else { return Ok(()) };
         let heritage = Arc::new(heritage);
+        let mut waits = None;
         for hour in heritage.hours() {
             let (places, left) = (self.places.clone(), Arc::clone(&heritage));
             let of_hour = off_thread(move || inherit::HourHeritage::read(&places, &left, hour)).await?;
-            let merged = of_hour.merge(self.witness, ledger).await?;
+            let merged = match of_hour.merge(self.witness, ledger).await {
+                // It has left the ledger, and is asked back by this. No other hour waits for it.
+                Err(archived @ StoreError::Archived(_)) => {
+                    waits = Some(archived);
+                    continue;
+                }
+                merged => merged?,
+            };
             report.recovered.extend(merged.recovered);
             let (places, left) = (self.places.clone(), Arc::clone(&heritage));
             off_thread(move || left.settle(&places, hour, merged.flushes, merged.server, now)).await?;
+        }
+        if let Some(archived) = waits {
+            return Err(archived.into());
         }
         let left = off_thread(move || heritage.close()).await?;
         if !left.is_empty() {

@@ -7,6 +7,7 @@ pub mod confirm;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod embedded;
+pub mod folds;
 pub mod gateways;
 pub mod intent;
 pub mod journaled;
@@ -44,6 +45,9 @@ pub enum StoreError {
     Frozen(String),
     #[error("the store holds something this version cannot read: {0}")]
     Corrupt(String),
+    /// It will be taken once the hour is back in the ledger, which has been asked for by this.
+    #[error("{0} is in the archive; it is asked for, and the usage is kept until then")]
+    Archived(Hour),
 }
 
 /// One entry of the change log. Applying an entry again, or an older one after a newer, changes nothing.
@@ -163,7 +167,7 @@ pub struct UsageTotal {
 #[async_trait]
 pub trait Ledger: Send + Sync {
     /// Durable when it returns. Where the ledger does not have the batch `after` of the same incarnation and hour any more, the
-    /// lines are taken, but the batch does not count as one that it has.
+    /// lines are taken, but the batch does not count as one that it has. `Archived`: the hour has left the ledger, and nothing was taken.
     async fn merge_after(&self, flush: Flush, after: u64) -> Result<Acknowledged, StoreError>;
     /// The same for a batch that stands for itself.
     async fn merge(&self, flush: Flush) -> Result<Acknowledged, StoreError> {
@@ -196,7 +200,7 @@ pub trait LedgerReader: Send + Sync {
 
 /// A whole store. Each of its readers is given only the trait it needs.
 pub trait Store:
-    FeedStore + Ledger + LedgerReader + usage::UsageStore + accounts::AccountStore + users::UserStore
+    FeedStore + Ledger + LedgerReader + folds::Folds + usage::UsageStore + accounts::AccountStore + users::UserStore
 {
     fn store_id(&self) -> StoreId;
     /// The lease in force.

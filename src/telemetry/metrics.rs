@@ -61,6 +61,8 @@ pub struct Metrics {
     pub abandoned_drains: Counted<DrainEnd>,
     /// Hours that are over for longer than they should take and are not final.
     pub usage_hours_overdue: IntGauge,
+    /// 1 while hours cannot be archived, or cannot leave the ledger or come back from the archive.
+    pub usage_archive_fails: IntGauge,
     /// How changes reach the gateways.
     pub revocation: Revocation,
     lease_remaining: Gauge,
@@ -111,6 +113,8 @@ impl Metrics {
                 .counted("abandoned_drains_total", "Calls read on after their client had gone, by how it ended.")?,
             usage_hours_overdue: r
                 .int_gauge("usage_hours_overdue", "Hours that ended more than 10 minutes ago and are not final.")?,
+            usage_archive_fails: r
+                .int_gauge("usage_archive_fails", "1 while hours of usage cannot be archived, or read back.")?,
             revocation: Revocation::new(&r)?,
             lease_remaining: r.gauge("tollgate_lease_remaining_seconds", "Time left of the gateway's lease.")?,
             lease_deadline: AtomicU64::new(0),

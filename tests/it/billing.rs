@@ -1,6 +1,8 @@
 //! Hours as they are billed: three gateways on Redis under load while the hour ends, with wall clocks that disagree and are set
 //! back; a gateway that is dead when it ends; and what a billing pipeline reads of it.
 
+mod leaving;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

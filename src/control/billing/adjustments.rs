@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::counted::Unread;
 use crate::clock;
 use crate::control::Control;
 use crate::control::caller::OperatorOnly;
@@ -17,7 +18,6 @@ use crate::control::request::{JsonBody, broken_rule};
 use crate::control::usage_record::{Dimensions, Selection, sum};
 use crate::meter::record::{Counters, Operation};
 use crate::principal::{AccountId, AdjustmentId, ClusterId};
-use crate::store::StoreError;
 use crate::store::usage::{Adjustment, Field, NewAdjustment, RecordKey};
 use crate::time::{Hour, WallTime};
 
@@ -106,8 +106,8 @@ pub async fn create(
 }
 
 impl Control {
-    async fn counted(&self, record: &RecordKey) -> Result<Counters, StoreError> {
-        let lines = self.store.lines_of([(record.hour, record.account_id)].into()).await?;
+    async fn counted(&self, record: &RecordKey) -> Result<Counters, Unread> {
+        let lines = self.lines_of([(record.hour, record.account_id)].into()).await?;
         let sums = sum(&lines, &Selection::default());
         Ok(sums.get(&Dimensions::of(record)).copied().unwrap_or_default())
     }

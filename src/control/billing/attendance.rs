@@ -16,6 +16,8 @@ pub struct Attendance {
     gateways: BTreeMap<Incarnation, Presence>,
     /// Nobody waits for these; each with the hour in which it was given up, since it counted in none after that.
     abandoned: BTreeMap<Incarnation, Hour>,
+    /// Hours whose marks have left the ledger: everybody had closed them.
+    left: BTreeSet<Hour>,
 }
 
 struct Presence {
@@ -44,12 +46,19 @@ impl Attendance {
                 presence.left = presence.left.max(Some(*hour));
             }
         }
-        Self { gateways, abandoned }
+        Self { gateways, abandoned, left: BTreeSet::new() }
+    }
+
+    /// Nobody owes these hours any more, although their marks are not there.
+    #[must_use]
+    pub fn except(self, left: BTreeSet<Hour>) -> Self {
+        Self { left, ..self }
     }
 
     /// Those who have to close `hour` and have not.
     pub fn missing(&self, hour: Hour) -> Vec<Incarnation> {
-        self.owing(hour).filter(|incarnation| !self.abandoned.contains_key(incarnation)).collect()
+        let owing = self.owing(hour).filter(|_| !self.left.contains(&hour));
+        owing.filter(|incarnation| !self.abandoned.contains_key(incarnation)).collect()
     }
 
     /// Those who have not closed `hour` and are not waited for.

@@ -10,6 +10,7 @@ use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
+use super::counted::Unread;
 use crate::clock;
 use crate::control::Control;
 use crate::control::caller::UsageReader;
@@ -19,7 +20,6 @@ use crate::control::request::QueryOf;
 use crate::control::usage_format::{Format, lines_of};
 use crate::control::usage_record::{Dimensions, Selection, UsageRecord, sum};
 use crate::meter::record::LedgerLine;
-use crate::store::StoreError;
 use crate::store::usage::{Touched, UsageChanges};
 use crate::time::Hour;
 
@@ -89,7 +89,7 @@ impl Control {
         &self,
         changes: &UsageChanges,
         selection: &Selection,
-    ) -> Result<Vec<(u64, UsageRecord)>, StoreError> {
+    ) -> Result<Vec<(u64, UsageRecord)>, Unread> {
         let asked = Asked::of(changes, selection);
         let Some((first, last)) = asked.span() else { return Ok(Vec::new()) };
         // Asked before the lines: a record that says it is final has at least all that made it so.
@@ -103,14 +103,14 @@ impl Control {
         Ok(numbered)
     }
 
-    async fn lines_about(&self, asked: &Asked) -> Result<Vec<LedgerLine>, StoreError> {
+    async fn lines_about(&self, asked: &Asked) -> Result<Vec<LedgerLine>, Unread> {
         let mut lines = Vec::new();
         for hour in asked.hours.keys() {
-            lines.extend(self.store.lines(*hour, *hour).await?);
+            lines.extend(self.lines_in(*hour).await?);
         }
         let accounts = asked.records.keys().filter(|record| !asked.hours.contains_key(&record.hour));
         let accounts: BTreeSet<_> = accounts.map(|record| (record.hour, record.account_id)).collect();
-        lines.extend(self.store.lines_of(accounts).await?);
+        lines.extend(self.lines_of(accounts).await?);
         Ok(lines)
     }
 }

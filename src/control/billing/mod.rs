@@ -5,6 +5,8 @@ pub mod adjustments;
 pub mod archivist;
 pub mod attendance;
 pub mod changes;
+pub mod counted;
+pub mod folding;
 pub mod reconciliation;
 pub mod standing;
 pub mod windows;

@@ -111,8 +111,8 @@ pub async fn read(
     let hour = query.window.map_or(Hour(now.0.saturating_sub(1)), WallTime::hour);
     let attendance = control.attendance(Hour(0), hour).await?;
     // In this order: lines only grow, so none is behind a closing that was read before it.
-    let marks = control.store.marks(hour, hour).await?;
-    let lines = control.store.lines(hour, hour).await?;
+    let marks = control.marks_in(hour).await?;
+    let lines = control.lines_in(hour).await?;
     let is_final = !control.store.final_windows(hour, hour).await?.is_empty();
     let open = !is_final || !attendance.missing(hour).is_empty();
     let lost = if hour < now { attendance.lost(hour) } else { Vec::new() };

@@ -109,7 +109,11 @@ impl Control {
     /// are needed: who closed that one may not have been heard of since.
     pub(super) async fn attendance(&self, first: Hour, last: Hour) -> Result<Attendance, StoreError> {
         let abandoned = self.store.abandoned().await?.into_iter().map(|one| (one.incarnation, one.at.hour())).collect();
-        Ok(Attendance::of(&self.store.marks(Hour(first.0.saturating_sub(1)), last).await?, abandoned))
+        let from = Hour(first.0.saturating_sub(1));
+        let marks = self.store.marks(from, last).await?;
+        // Asked behind the marks: those that left before are known to have, and no others are missed.
+        let left = self.left(from, last).await?.into_keys().collect();
+        Ok(Attendance::of(&marks, abandoned).except(left))
     }
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod billing;
 mod document;
+mod folding;
 mod hostile;
 mod keys;
 mod listener;
@@ -30,6 +31,7 @@ use super::seal::Sealer;
 use super::token::{OPERATOR, Token};
 use super::totp::TotpSecret;
 use super::{Control, ControlParts, health, router};
+use crate::archive::Archive;
 use crate::clock;
 use crate::config::KeysConfig;
 use crate::config::secret::Secret32;
@@ -125,7 +127,8 @@ impl World {
         let metrics = Arc::new(metrics.unwrap());
         let parts = ControlParts {
             metrics: Arc::clone(&metrics),
-            archive: None,
+            archive: Some(Archive::in_folder(&folder.path().join("archive")).unwrap()),
+            retention: Some(Duration::from_secs(7 * 24 * 3600)),
             store: Arc::clone(&store) as Arc<dyn Store>,
             digester: Digester::new(&[7; 32]),
             sealer,

@@ -36,6 +36,8 @@ enum Again {
 pub struct Resent {
     pub lines: usize,
     pub batches: usize,
+    /// Hours that have left the ledger; they are sent once they are back.
+    pub waiting: Vec<Hour>,
 }
 
 impl Folded {
@@ -68,7 +70,13 @@ impl Folded {
             resent.lines += flushes.iter().map(|flush| flush.lines.len()).sum::<usize>();
             resent.batches += flushes.len();
             let last = flushes.last().map_or(0, |flush| flush.sequence);
-            let server = witness.send(ledger, flushes).await?;
+            let server = match witness.send(ledger, flushes).await {
+                Err(StoreError::Archived(hour)) => {
+                    resent.waiting.push(hour);
+                    continue;
+                }
+                sent => sent?,
+            };
             *state = FoldedHour { again: Again::Needless, acknowledged: Upto { batch: last, found: 0 } };
             if let Some(server) = server {
                 let folder = self.folder.clone();

@@ -11,7 +11,7 @@ use crate::meter::record::{Closing, Counters, Flush, LineKey};
 use crate::principal::{Incarnation, LedgerServer};
 use crate::time::{Hour, WallTime};
 
-/// How long after its end an hour is kept. An archive that keeps it longer does not exist yet.
+/// How long after its end an hour is kept. No hour leaves the ledger for the archive before that.
 const RETENTION: Duration = Duration::from_secs(48 * 3600);
 /// How long after its end the slabs of an hour stay when it cannot be written down. The ledger has acknowledged it, and memory
 /// is not to fill up for want of a second copy.

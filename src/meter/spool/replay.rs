@@ -75,7 +75,7 @@ impl Replay {
         now: WallTime,
     ) -> Result<usize, ReplayError> {
         self.hours.retain(|at, _| there.contains(at));
-        let mut sent = 0;
+        let (mut sent, mut waits) = (0, None);
         for (incarnation, hour) in there.iter().copied().filter(|(incarnation, _)| *incarnation != places.own) {
             let known = self.hours.get(&(incarnation, hour));
             let known = known.filter(|known| known.turn == witness.turn());
@@ -88,10 +88,14 @@ impl Replay {
                     self.remove_old(places, incarnation, hour, now).await?;
                 }
                 Some(_) if is_proven => {}
-                _ => sent += usize::from(self.look_after(places, incarnation, hour, ledger, witness).await?),
+                _ => match self.look_after(places, incarnation, hour, ledger, witness).await {
+                    // It has left the ledger, and is asked back by this. No other hour waits for it.
+                    Err(archived @ ReplayError::Ledger(StoreError::Archived(_))) => waits = Some(archived),
+                    answer => sent += usize::from(answer?),
+                },
             }
         }
-        Ok(sent)
+        waits.map_or(Ok(sent), Err)
     }
 
     /// The files that are damaged or of others.

@@ -6,6 +6,7 @@ mod dead;
 mod flushing;
 mod hours;
 mod kill;
+mod leaving;
 mod losing;
 mod spooling;
 

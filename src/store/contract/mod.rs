@@ -2,6 +2,7 @@
 
 mod accounts;
 mod feed;
+mod folds;
 mod keys;
 mod ledger;
 mod model;
@@ -11,6 +12,7 @@ mod users;
 
 pub use self::accounts::*;
 pub use self::feed::*;
+pub use self::folds::*;
 pub use self::keys::*;
 pub use self::ledger::*;
 pub use self::model::*;
@@ -60,6 +62,11 @@ macro_rules! contract_tests {
             an_adjustment_is_made_once_and_never_changed,
             totals_are_the_sum_of_the_lines,
             lines_come_in_the_order_of_hour_line_and_incarnation,
+            an_hour_leaves_with_its_lines_and_marks_and_the_sums_stay,
+            an_hour_comes_back_as_it_was_and_takes_late_usage,
+            a_merge_into_an_hour_that_has_left_is_refused_and_it_is_wanted,
+            the_change_feed_loses_the_lines_of_an_hour_that_left_and_nobody_misses_it,
+            several_control_planes_let_the_same_hour_leave_and_nothing_is_counted_twice,
             hosts_belong_to_one_cluster_in_any_spelling,
             an_email_address_belongs_to_one_user_in_any_spelling,
             accounts_are_listed_in_pages,

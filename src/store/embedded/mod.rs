@@ -1,6 +1,7 @@
 //! The embedded store: one file, one process. Reads take a snapshot and never wait for the writer; changes go through [`writer`].
 
 mod backup;
+mod folds;
 mod rows;
 mod upkeep;
 mod writer;
@@ -20,7 +21,7 @@ use self::rows::{Raw, Snapshot, broken, is_absent};
 use self::writer::{Outlets, Writer, at_once};
 use super::confirm::{Confirmation, GatewayState};
 use super::gateways::Gateways;
-use super::rules::ledger::{self, Totals};
+use super::rules::ledger::{self, Merged, Totals};
 use super::rules::rows::Rows;
 use super::rules::tables::{
     IDENTITY, Identity, JOURNAL, META_IDENTITY, META_NUMBERS, NAMES, REVISION, SCHEMA, SCHEMA_VERSION,
@@ -109,6 +110,7 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         StoreError::Away(why) => StoreError::Away(named(&why)),
         StoreError::Frozen(why) => StoreError::Frozen(named(&why)),
         StoreError::Corrupt(why) => StoreError::Corrupt(named(&why)),
+        error @ StoreError::Archived(_) => error,
     })
 }
 
@@ -264,8 +266,11 @@ impl FeedStore for Embedded {
 #[async_trait]
 impl Ledger for Embedded {
     async fn merge_after(&self, flush: Flush, after: u64) -> Result<Acknowledged, StoreError> {
-        let known = self.writer.write(move |tx| ledger::merge(tx, &flush, after)).await?;
-        Ok(Acknowledged { server: LedgerServer::EMBEDDED, known })
+        let hour = flush.hour;
+        match self.writer.write(move |tx| ledger::merge(tx, &flush, after)).await? {
+            Merged::Taken { known } => Ok(Acknowledged { server: LedgerServer::EMBEDDED, known }),
+            Merged::Refused => Err(StoreError::Archived(hour)),
+        }
     }
 
     async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {

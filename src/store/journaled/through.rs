@@ -1,6 +1,6 @@
 //! Users through the journal; what gateways and the meter ask goes straight to the store.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use crate::meter::witness::Acknowledged;
 use crate::principal::{AccountId, Incarnation, StoreId, UserId};
 use crate::store::accounts::{Answer, NewUser};
 use crate::store::audit::Actor;
+use crate::store::folds::{Folded, Folds, Step, Way};
 use crate::store::intent::{Action, Submit};
 use crate::store::records::{PasswordHash, Sealed, SessionRecord, TokenHash, UserRecord};
 use crate::store::usage::{Abandoned, Adjustment, FinalWindow, HourMark, NewAdjustment, UsageChanges, UsageStore};
@@ -128,6 +129,25 @@ impl<S: Store + Submit + 'static> LedgerReader for Journaled<S> {
 
     async fn changed(&self, after: u64, most: usize) -> Result<UsageChanges, StoreError> {
         self.store().changed(after, most).await
+    }
+}
+
+#[async_trait]
+impl<S: Store + Submit + 'static> Folds for Journaled<S> {
+    async fn folds(&self, from: Hour, to: Hour) -> Result<BTreeMap<Hour, Folded>, StoreError> {
+        self.store().folds(from, to).await
+    }
+
+    async fn wanted(&self) -> Result<BTreeSet<Hour>, StoreError> {
+        self.store().wanted().await
+    }
+
+    async fn step(&self, hour: Hour, step: Step) -> Result<bool, StoreError> {
+        self.store().step(hour, step).await
+    }
+
+    async fn move_lines(&self, hour: Hour, way: Way, lines: Vec<LedgerLine>) -> Result<bool, StoreError> {
+        self.store().move_lines(hour, way, lines).await
     }
 }
 

@@ -1,22 +1,28 @@
 //! Copying a store on Redis while it is used.
 
+use std::collections::BTreeMap;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::time::Duration;
 
+use super::fold::all_folds;
 use super::lane::jittered;
-use super::ledger::{decode, hours, mark, pages};
+use super::ledger::{changed_rows, decode, hours, mark, pages};
 use super::rows::View;
 use super::{READS, RedisStore};
 use crate::store::StoreError;
 use crate::store::backup::{BackupError, BackupHeader, BackupWriter, SettledJournal};
+use crate::store::folds::Folded;
+use crate::store::rules::folds::FoldRow;
 use crate::store::rules::rows::RowValue;
 use crate::store::rules::status;
-use crate::store::rules::tables::{FLUSHES, LEDGER, NAMES};
+use crate::store::rules::tables::{BASE, FLUSHES, FOLDS, LEDGER, NAMES};
 use crate::store::upkeep::{Kept, StoreStatus};
 use crate::time::{Hour, WallTime};
 
 /// Key and text of a mark.
 type Mark = (Vec<u8>, Vec<u8>);
+/// Numbers of changes end here: Lua has no greater ones.
+const NO_CHANGE_BEHIND: u64 = 1 << 53;
 
 impl Kept for RedisStore {
     fn copy(
@@ -29,8 +35,10 @@ impl Kept for RedisStore {
             // What was written before a change came between must not be seen by anybody.
             let mut draft = tempfile::tempfile()?;
             let view = View::new(&self.reads, &self.place, None);
+            let moved = self.moved()?;
             let copied = self.copy_once(&view, journal, now, &mut draft);
-            if !view.has_moved() {
+            // An hour that left meanwhile might be in the copy twice, or not at all.
+            if !view.has_moved() && self.moved()? == moved {
                 let header = copied?;
                 draft.seek(SeekFrom::Start(0))?;
                 io::copy(&mut draft, &mut to)?;
@@ -60,6 +68,8 @@ impl RedisStore {
             match table {
                 _ if table == LEDGER.name => self.copy_usage(&mut writer)?,
                 _ if table == FLUSHES.name => copy_marks(&mut writer, &marks)?,
+                _ if table == BASE.name => self.copy_base(&mut writer)?,
+                _ if table == FOLDS.name => self.copy_folds(&mut writer)?,
                 _ => writer.copy(view, table)?,
             }
         }
@@ -77,6 +87,30 @@ impl RedisStore {
                 let counters = RowValue::encode(&decode(&line)?).map_err(StoreError::Corrupt)?;
                 writer.row(&row, &counters)?;
             }
+        }
+        Ok(())
+    }
+
+    fn moved(&self) -> Result<u64, StoreError> {
+        Ok(self.usage.wait_for(changed_rows(&self.usage, NO_CHANGE_BEHIND, 1))?.moved)
+    }
+
+    fn copy_base(&self, writer: &mut BackupWriter<impl Write>) -> Result<(), BackupError> {
+        writer.table(BASE.name)?;
+        // A row may come twice.
+        let mut rows = BTreeMap::new();
+        self.usage.wait_for(pages(&self.usage, "base", |row, text| drop(rows.insert(row, text))))?;
+        for (row, text) in rows {
+            writer.row(&row, &RowValue::encode(&decode(&text)?).map_err(StoreError::Corrupt)?)?;
+        }
+        Ok(())
+    }
+
+    fn copy_folds(&self, writer: &mut BackupWriter<impl Write>) -> Result<(), BackupError> {
+        writer.table(FOLDS.name)?;
+        for (hour, Folded { fold, digest }) in self.usage.wait_for(all_folds(&self.usage))? {
+            let row = RowValue::encode(&FoldRow { fold, digest, wanted: false }).map_err(StoreError::Corrupt)?;
+            writer.row(&hour.0.to_be_bytes(), &row)?;
         }
         Ok(())
     }

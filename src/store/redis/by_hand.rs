@@ -4,6 +4,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::answer::unexpected;
+use super::fold::fold_text;
 use super::lane::Lane;
 use super::ledger;
 use super::ledger_at::{LedgerAt, LedgerSettings};
@@ -17,10 +18,13 @@ use crate::principal::{Epoch, JournalId, StoreId};
 use crate::store::StoreError;
 use crate::store::audit::{Actor, ActorKind, AuditEvent};
 use crate::store::backup::{BackupError, BackupReader, Record};
+use crate::store::folds::Folded;
+use crate::store::rules::folds::{FoldRow, hour_at};
 use crate::store::rules::ledger::line_at;
 use crate::store::rules::rows::RowValue;
 use crate::store::rules::tables::{
-    FLUSHES, IDENTITY, Identity, JOURNAL, JournalLink, LEDGER, META_JOURNAL, NAMES, SCHEMA_VERSION, SIGNED_IN,
+    BASE, FLUSHES, FOLDS, IDENTITY, Identity, JOURNAL, JournalLink, LEDGER, META_JOURNAL, NAMES, SCHEMA_VERSION,
+    SIGNED_IN,
 };
 use crate::time::WallTime;
 
@@ -219,6 +223,14 @@ impl Batch {
         } else if table == FLUSHES.name {
             let mark = ledger::mark_text(&decoded(value)?)?;
             self.arguments.extend([b"m".to_vec(), Vec::new(), key, mark]);
+        } else if table == BASE.name {
+            let counters = ledger::encode(&decoded(value)?)?;
+            self.arguments.extend([b"b".to_vec(), Vec::new(), key, counters]);
+        } else if table == FOLDS.name {
+            let (hour, row) = (hour_at(&key)?, decoded::<FoldRow>(value)?);
+            let text = fold_text(&Folded { fold: row.fold, digest: row.digest });
+            let hour = hour.0.to_string().into_bytes();
+            self.arguments.extend([b"f".to_vec(), Vec::new(), hour, text]);
         } else if let Some(known) = NAMES.into_iter().find(|name| *name == table) {
             // Sessions that ended since the backup would be there again.
             if !SIGNED_IN.contains(&known) {

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use super::answer::unexpected;
+use super::fold::{Apart, sum_anew};
 use super::ledger_at::LedgerAt;
 use super::{RedisStore, scripts};
 use crate::meter::record::{Closing, Counters, Flush, LedgerLine, LineKey};
@@ -43,16 +44,21 @@ pub struct Sums {
 }
 
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     /// The last merge whose changes are in.
-    merge: u64,
-    lines: BTreeMap<Vec<u8>, Counters>,
+    pub(super) merge: u64,
+    /// Of the hours that have not left the ledger.
+    pub(super) lines: BTreeMap<Vec<u8>, Counters>,
+    pub(super) apart: Apart,
+    /// How often reading was begun again, before there were sums.
+    pub(super) beginnings: u32,
 }
 
 impl Sums {
     /// Takes in what merges have changed since the last time.
     pub async fn catch_up(&self, usage: &LedgerAt) -> Result<(), StoreError> {
         let mut seen = self.seen.lock().await;
+        let mut begun = None;
         loop {
             let changed = changed_rows(usage, seen.merge, CHANGED).await?;
             if changed.last < seen.merge {
@@ -64,10 +70,18 @@ impl Sums {
             let grown: Vec<_> = grown.filter_map(|(row, _, line)| seen.take(row, line?)).collect();
             self.totals.add(&grown);
             seen.merge = changed.upto.max(seen.merge);
-            if !changed.more {
+            let moved_before = *begun.get_or_insert(changed.moved);
+            if changed.more {
+                continue;
+            }
+            if !seen.apart.is_as_of(changed.moved) {
+                sum_anew(&mut seen, &self.totals, usage, (moved_before, changed.moved)).await?;
+            }
+            if seen.apart.is_known() {
                 self.is_whole.store(true, Ordering::Relaxed);
                 return Ok(());
             }
+            begun = None;
         }
     }
 }
@@ -75,13 +89,13 @@ impl Sums {
 impl Seen {
     /// What a line adds to the sums. One that cannot be read adds nothing.
     fn take(&mut self, row: Vec<u8>, line: Vec<u8>) -> Option<(crate::store::rules::ledger::Whose, Counters)> {
-        match line_at(&row).and_then(|named| Ok((named.key, decode(&line)?))) {
-            Ok((key, now)) => {
+        match line_at(&row).and_then(|named| Ok((named.hour, named.key, decode(&line)?))) {
+            Ok((hour, key, now)) => {
                 let known = self.lines.entry(row).or_default();
                 // Where the server has lost a merge, what was known comes again with the next flush, and is not counted twice.
                 let (before, now) = (*known, known.max(&now));
                 *known = now;
-                Some((whose(&key), grown(&before, &now)))
+                self.apart.counts(hour).then(|| (whose(&key), grown(&before, &now)))
             }
             Err(error) => {
                 tracing::error!(%error, "a line of the ledger is left out of the sums");
@@ -166,20 +180,22 @@ impl LedgerReader for RedisStore {
 }
 
 /// What merges changed after a certain one, each with the number of its last merge and, where it is a line, what it is now.
-struct ChangedRows {
+pub(super) struct ChangedRows {
     rows: Vec<(Vec<u8>, u64, Option<Vec<u8>>)>,
     /// Everything up to this merge is in.
     upto: u64,
     more: bool,
     /// The last merge there was.
     last: u64,
+    /// Another number after every move between ledger and base.
+    pub(super) moved: u64,
 }
 
-async fn changed_rows(usage: &LedgerAt, after: u64, most: usize) -> Result<ChangedRows, StoreError> {
+pub(super) async fn changed_rows(usage: &LedgerAt, after: u64, most: usize) -> Result<ChangedRows, StoreError> {
     let (after_text, most_text) = (after.to_string(), most.to_string());
     let arguments = [usage.name(), after_text.as_bytes(), most_text.as_bytes()];
     let mut answer = usage.good(&scripts::CHANGED, &arguments).await?;
-    let last = answer.parsed::<u64>()?;
+    let (last, moved) = (answer.parsed::<u64>()?, answer.parsed::<u64>()?);
     let mut rows = Vec::new();
     while !answer.is_at_end() {
         rows.push((answer.bytes()?, answer.parsed::<u64>()?, answer.maybe_bytes()?));
@@ -189,7 +205,7 @@ async fn changed_rows(usage: &LedgerAt, after: u64, most: usize) -> Result<Chang
     // A full page may end within a merge, whose rest would then be passed over.
     let upto = if more { greatest - 1 } else { greatest };
     rows.retain(|(_, merge, _)| *merge <= upto);
-    Ok(ChangedRows { rows, upto, more, last })
+    Ok(ChangedRows { rows, upto, more, last, moved })
 }
 
 /// The hours that have lines, oldest first, as they are named.
@@ -231,6 +247,9 @@ impl RedisStore {
         let arguments = merge_arguments(&self.usage, part, lines, after)?;
         let arguments: Vec<_> = arguments.iter().map(Vec::as_slice).collect();
         let mut answer = self.usage.call(&scripts::MERGE, &arguments).await?;
+        if answer.said == "ARCHIVED" {
+            return Err(StoreError::Archived(part.hour));
+        }
         if answer.said == "FULL" {
             return Err(StoreError::Away("redis has little memory left: usage waits on the disk".to_owned()));
         }

@@ -1,5 +1,5 @@
--- A page of the lines of an hour, or of the marks, in no order; one may come twice.
--- store_id, hour or marks, cursor, about how many
+-- A page of the lines of an hour, or of marks, base, folds or wanted, in no order; one may come twice.
+-- store_id, which of them, cursor, about how many
 -- OK cursor, then rows and lines
 local epoch, no = guard(ARGV[1], '')
 if no then

@@ -1,12 +1,21 @@
 -- Takes usage in: of each number the greater one stays. Numbers are 20 digits, compared as text: Lua's own end at 2^53.
 -- store_id, hour, key of the mark, sequence and the one that must be known before it, watermark, closing or nothing, how many numbers a line has, which of them gathers bits, then rows and lines
--- OK epoch replid, the sequence that was known before | FULL
+-- OK epoch replid, the sequence that was known before | FULL | ARCHIVED
 -- {tg}:u:HOUR hash: lines of an hour by row;  {tg}:u:hours zset;  {tg}:u:marks hash;  {tg}:u:changed zset: rows by the number of
 -- the merge that changed them last
 beat()
 local epoch, no, replid = guard(ARGV[1], '')
 if no then
   return no
+end
+-- It has left the ledger. Whoever moved it out brings it back.
+if redis.call('HEXISTS', key('u:folds'), ARGV[2]) == 1 then
+  if #ARGV == 8 and ARGV[6] == '' then
+    -- It only asks whether anything is lost. What has left is in the archive.
+    return { 'OK', epoch, replid, string.sub(ARGV[4], 21) }
+  end
+  redis.call('HSET', key('u:wanted'), ARGV[2], '')
+  return { 'ARCHIVED' }
 end
 local memory = redis.call('INFO', 'memory')
 local used = tonumber(string.match(memory, 'used_memory:(%d+)'))

@@ -5,6 +5,7 @@ mod answer;
 mod backup;
 mod by_hand;
 mod feed;
+mod fold;
 mod lane;
 mod ledger;
 mod ledger_at;

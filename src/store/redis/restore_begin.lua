@@ -13,7 +13,9 @@ end
 for _, hour in ipairs(redis.call('ZRANGE', key('u:hours'), 0, -1)) do
   redis.call('UNLINK', key('u:' .. hour))
 end
+redis.call('UNLINK', key('u:base'), key('u:folds'), key('u:wanted'))
 redis.call('UNLINK', key('ways'), key('gateways'), key('replayed'), key('applicants'), key('u:hours'), key('u:marks'),
   key('u:changed'), key('notes'), key('outbox'))
 leap()
+redis.call('SET', key('u:moved'), redis.call('INCR', key('u:merges')))
 return { 'OK' }

@@ -1,6 +1,7 @@
 -- Puts rows of a backup where they belong.
 -- what everybody is told meanwhile, then for each row: what to do, table or hour, key, value
---   p put, o put into a table that is walked, l put a way from a digest, u put a line of usage, m put a mark of a flush
+--   p put, o put into a table that is walked, l put a way from a digest, u put a line of usage, b put a row of the base,
+--   f put where an hour stands, m put a mark of a flush
 -- OK | STOPPED, where another restore has begun
 beat()
 if redis.call('GET', key('frozen')) ~= ARGV[1] then
@@ -20,6 +21,12 @@ for at = 2, #ARGV, 4 do
     redis.call('HSET', key('u:' .. name), row, value)
     redis.call('ZADD', key('u:hours'), name, name)
     redis.call('ZADD', key('u:changed'), merge, row)
+  elseif what == 'b' or what == 'f' then
+    redis.call('HSET', key(what == 'b' and 'u:base' or 'u:folds'), row, value)
+    redis.call('SET', key('u:moved'), merge)
+    if what == 'f' then
+      redis.call('ZADD', key('u:changed'), merge, struct.pack('>I4', tonumber(row)))
+    end
   else
     redis.call('HSET', key('u:marks'), row, value)
   end

@@ -65,4 +65,7 @@ usage_scripts! {
     LINES = "no-writes" "lines.lua";
     CHANGED = "no-writes" "changed.lua";
     TOUCH = "allow-oom" "touch.lua";
+    FOLD_STEP = "" "fold_step.lua";
+    FOLD_MOVE = "" "fold_move.lua";
+    PICK = "no-writes" "pick.lua";
 }

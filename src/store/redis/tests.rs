@@ -1,6 +1,7 @@
 //! What only a store on another server can get wrong: two control planes, lost connections and servers, a store that is gone.
 
 mod apart;
+mod leaving;
 mod usage;
 
 use std::sync::Arc;

@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 
 use parking_lot::RwLock;
 
-use super::Changes;
 use super::rows::{RowValue, Rows, Span};
 use super::tables::{FLUSHES, LEDGER};
 use super::usage::{hours, place_of};
+use super::{Changes, folds};
 use crate::meter::record::{Counters, Flush, LedgerLine, LineKey, Operation};
 use crate::principal::{AccountId, ClusterId, ID_BYTES, Incarnation, KeyId};
 use crate::store::usage::{FlushMark, HourMark, RecordKey};
@@ -22,7 +22,7 @@ pub type Whose = (AccountId, ClusterId, Operation);
 pub struct Totals(RwLock<HashMap<Whose, Counters>>);
 
 impl Totals {
-    /// Reads the whole ledger, once, when the file is opened.
+    /// Reads the whole ledger with its base, once, when the file is opened.
     pub fn read(rows: &dyn Rows) -> Result<Self, StoreError> {
         let mut sums: HashMap<Whose, Counters> = HashMap::new();
         LEDGER.scan(rows, Span::all(), |key, counters| {
@@ -30,6 +30,10 @@ impl Totals {
             let sum = sums.entry(whose(&line.key)).or_default();
             *sum = sum.plus(&counters);
             Ok(ControlFlow::Continue(()))
+        })?;
+        folds::base(rows, |whose, counters| {
+            let sum = sums.entry(whose).or_default();
+            *sum = sum.plus(&counters);
         })?;
         Ok(Self(RwLock::new(sums)))
     }
@@ -42,6 +46,15 @@ impl Totals {
         for (whose, grown) in usage {
             let sum = sums.entry(*whose).or_default();
             *sum = sum.plus(grown);
+        }
+    }
+
+    /// What was summed up anew takes the place of what was, where it is not less.
+    pub fn raise(&self, anew: HashMap<Whose, Counters>) {
+        let mut sums = self.0.write();
+        for (whose, counters) in anew {
+            let sum = sums.entry(whose).or_default();
+            *sum = sum.max(&counters);
         }
     }
 
@@ -61,9 +74,26 @@ pub fn whose(key: &LineKey) -> Whose {
     (key.account_id, key.cluster_id, key.operation)
 }
 
-/// The greater of each field wins, so a batch that comes twice, late or out of order changes nothing. Returns the last batch that
-/// was known before; where that is one before `after`, this one does not count as known.
-pub fn merge(tx: &mut dyn Changes, flush: &Flush, after: u64) -> Result<u64, StoreError> {
+/// What became of a merge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// With the last batch that was known before.
+    Taken { known: u64 },
+    /// The hour has left the ledger. That it is wanted back is noted.
+    Refused,
+}
+
+/// The greater of each field wins, so a batch that comes twice, late or out of order changes nothing. Where the last batch that was
+/// known before is one before `after`, this one does not count as known.
+pub fn merge(tx: &mut dyn Changes, flush: &Flush, after: u64) -> Result<Merged, StoreError> {
+    if folds::has_left(tx, flush.hour)? {
+        // It only asks whether anything is lost. What has left is in the archive.
+        if flush.lines.is_empty() && flush.closing.is_none() {
+            return Ok(Merged::Taken { known: after });
+        }
+        folds::want(tx, flush.hour)?;
+        return Ok(Merged::Refused);
+    }
     let mut touched = BTreeSet::new();
     for (key, counters) in &flush.lines {
         let row = row_key(flush.hour, key, flush.incarnation);
@@ -76,7 +106,7 @@ pub fn merge(tx: &mut dyn Changes, flush: &Flush, after: u64) -> Result<u64, Sto
         }
     }
     touched.iter().try_for_each(|record| tx.touch(place_of(record)))?;
-    mark(tx, flush, after)
+    mark(tx, flush, after).map(|known| Merged::Taken { known })
 }
 
 fn mark(tx: &mut dyn Changes, flush: &Flush, after: u64) -> Result<u64, StoreError> {

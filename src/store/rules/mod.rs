@@ -6,6 +6,7 @@ pub mod audit;
 pub mod clusters;
 mod control;
 pub mod feed;
+pub mod folds;
 pub mod keys;
 pub mod ledger;
 pub mod queue;

@@ -110,6 +110,7 @@ impl StoreError {
             Self::Away(why) => Self::Away(why.clone()),
             Self::Frozen(why) => Self::Frozen(why.clone()),
             Self::Corrupt(why) => Self::Corrupt(why.clone()),
+            Self::Archived(hour) => Self::Archived(*hour),
         }
     }
 }

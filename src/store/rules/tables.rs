@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::folds::FoldRow;
 use super::rows::{Json, RowValue, Table};
 use crate::key::Digest;
 use crate::meter::record::Counters;
@@ -100,6 +101,10 @@ pub const AUDIT: Table<u64, AuditEntry> = Table::new("audit");
 /// The key is laid out in [`super::ledger`].
 pub const LEDGER: Table<[u8], Counters> = Table::new("ledger");
 pub const FLUSHES: Table<[u8], FlushMark> = Table::new("flushes");
+/// What hours come to that have left the ledger; the key is laid out in [`super::folds`].
+pub const BASE: Table<[u8], Counters> = Table::new("ledger_base");
+/// By hour, where it has left the ledger, or is about to.
+pub const FOLDS: Table<[u8], FoldRow> = Table::new("folds");
 /// The change feed of usage: a place in the ledger by the number of its last change, and the other way round. A place is laid out
 /// in [`super::usage`]. A store that keeps these elsewhere leaves both empty.
 pub const USAGE_CHANGES: Table<u64, Place> = Table::new("usage_changes");
@@ -134,7 +139,7 @@ impl RowValue for Place {
 pub const SIGNED_IN: [&str; 3] = [SESSIONS.name, SESSIONS_BY_ID.name, SESSIONS_BY_USER.name];
 
 /// Every table by its name: all are made at set-up, so that a snapshot never misses one.
-pub const NAMES: [&str; 31] = [
+pub const NAMES: [&str; 33] = [
     "meta",
     ACCOUNTS.name,
     USERS.name,
@@ -160,6 +165,8 @@ pub const NAMES: [&str; 31] = [
     AUDIT.name,
     LEDGER.name,
     FLUSHES.name,
+    BASE.name,
+    FOLDS.name,
     USAGE_CHANGES.name,
     USAGE_CHANGE_OF.name,
     FINAL_WINDOWS.name,
@@ -192,6 +199,7 @@ json!(
     LogEntry,
     AuditEntry,
     FlushMark,
+    FoldRow,
     FinalWindow,
     Adjustment,
     Abandoned,

@@ -27,6 +27,8 @@ pub struct Setting<'a> {
     pub linked: bool,
     /// Whether the wall clock of each process can be moved.
     pub clocks: bool,
+    /// Whether hours leave the ledger for the archive.
+    pub archive: bool,
     /// Control planes.
     pub controls: usize,
     /// Of every process.
@@ -70,7 +72,14 @@ struct Member {
 
 impl Default for Setting<'_> {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(2), linked: false, clocks: false, controls: 1, environment: &[] }
+        Self {
+            lease: Duration::from_secs(2),
+            linked: false,
+            clocks: false,
+            archive: false,
+            controls: 1,
+            environment: &[],
+        }
     }
 }
 
@@ -91,8 +100,9 @@ impl<S: Ground> Fleet<S> {
             environment.extend(faked_clocks());
         }
         let lease = setting.lease.as_secs();
+        let archive = if setting.archive { "archive = \"meter/archive\"\n" } else { "" };
         let meter = redis.meter();
-        let rest = format!("lease = \"{lease}s\"\n[meter]\nflush = \"100ms\"\nslab_dir = \"slab\"\n{meter}");
+        let rest = format!("lease = \"{lease}s\"\n[meter]\nflush = \"100ms\"\nslab_dir = \"slab\"\n{archive}{meter}");
         let member = |config: &str| {
             let link = redis.address().filter(|_| setting.linked).map(FaultyLink::to);
             let store = redis.store(link.as_ref().map(|link| link.address));

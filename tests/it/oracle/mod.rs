@@ -73,7 +73,8 @@ fn on_group(what: &str, replicas: usize, play: fn(&mut Fleet<Group>, usize), pac
     watched(what, &cast, Fleet::on(Group::with(replicas), &cast.fleet), |fleet| play(fleet, pace.times))
 }
 
-const LINKED: Setting<'static> = Setting { lease: LEASE, linked: true, clocks: false, controls: 1, environment: &[] };
+const LINKED: Setting<'static> =
+    Setting { lease: LEASE, linked: true, clocks: false, archive: false, controls: 1, environment: &[] };
 const UNLINKED: Setting<'static> = Setting { linked: false, ..LINKED };
 const TWO_CONTROLS: Cast<'static> = Cast { fleet: Setting { controls: 2, ..UNLINKED }, ..USUAL };
 const USUAL: Cast<'static> =
