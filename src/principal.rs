@@ -37,6 +37,18 @@ macro_rules! id {
         impl $name {
             pub const PREFIX: &'static str = $prefix;
 
+            /// As it is displayed, without what formatting costs.
+            pub fn write_to(&self, to: &mut String) {
+                to.push_str($prefix);
+                to.push_str(std::str::from_utf8(&self.letters()).unwrap_or_default());
+            }
+
+            fn letters(&self) -> [u8; 16] {
+                let mut letters = [0; 16];
+                ID_TEXT.encode_mut(&self.0, &mut letters);
+                letters
+            }
+
             /// A new id from the operating system's generator.
             pub fn random() -> Result<Self, getrandom::Error> {
                 let mut bytes = [0; ID_BYTES];
@@ -47,10 +59,8 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut text = [0; 16];
-                ID_TEXT.encode_mut(&self.0, &mut text);
                 f.write_str($prefix)?;
-                f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+                f.write_str(std::str::from_utf8(&self.letters()).unwrap_or_default())
             }
         }
 

@@ -100,7 +100,8 @@ async fn connection(
 ) -> Result<Pooled, ConnectError> {
     match pool::check_out(cluster, wanted, attempt)? {
         Checkout::Ready(pooled) => Ok(pooled),
-        Checkout::Connect(place, target) => gateway.connector.connect(place, &target, wanted).await,
+        // Boxed: it is seldom, and large, and every call would carry the room for it.
+        Checkout::Connect(place, target) => Box::pin(gateway.connector.connect(place, &target, wanted)).await,
     }
 }
 

@@ -87,16 +87,17 @@ impl Stamp {
     pub fn new(account: AccountId, key_id: KeyId, counted: Option<CountedIn>) -> Self {
         // Long enough for all of it, so that there is one allocation.
         let mut text = String::with_capacity(128);
-        // Writing to a string does not fail.
-        let _ = write!(text, "{account}");
+        account.write_to(&mut text);
         let account_end = text.len();
-        let _ = write!(text, "{key_id}");
+        key_id.write_to(&mut text);
         let key_end = text.len();
         let is_counted = counted.is_some();
         if let Some(CountedIn(incarnation, hour, sequence)) = counted {
-            HOUR_TEXT.with_borrow_mut(|held| {
-                let _ = write!(text, "{incarnation};{};{sequence}", held.of(hour));
-            });
+            incarnation.write_to(&mut text);
+            text.push(';');
+            HOUR_TEXT.with_borrow_mut(|held| text.push_str(held.of(hour)));
+            // Writing to a string does not fail.
+            let _ = write!(text, ";{sequence}");
         }
         let text = Bytes::from(text);
         Self {

@@ -88,7 +88,8 @@ impl Verifier {
                 Verdict::Unknown => return Err(NotAdmitted::Unknown),
                 Verdict::Unsure if attempt == 0 => {
                     let suspect = is_missing && self.failed_auth.is_over_its_rate(from, at);
-                    self.ask(digest, at, if suspect { Lane::Suspect } else { Lane::Usual }).await?;
+                    // Boxed: it is seldom, and large, and every call would carry the room for it.
+                    Box::pin(self.ask(digest, at, if suspect { Lane::Suspect } else { Lane::Usual })).await?;
                 }
                 Verdict::Unsure => {}
             }

@@ -98,6 +98,11 @@ pub const SCRIPT: &[(&str, &str, &str)] = &[
         "The store waits for an operator. Nothing was changed.",
         "存储已冻结，等待运维处理，未做任何更改。",
     ),
+    (
+        "archive_away",
+        "The usage of that time is in the archive, which cannot be read now.",
+        "该时段的用量已归档，归档暂时无法读取。",
+    ),
     ("overloaded", "Too much is going on. Try again shortly.", "系统繁忙，请稍后重试。"),
     (
         "pending",

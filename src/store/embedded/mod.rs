@@ -3,6 +3,7 @@
 mod backup;
 mod folds;
 mod rows;
+mod told;
 mod upkeep;
 mod writer;
 
@@ -18,6 +19,7 @@ use redb::{Database, ReadableDatabase, TableHandle};
 use tokio::sync::broadcast;
 
 use self::rows::{Raw, Snapshot, broken, is_absent};
+use self::told::Told;
 use self::writer::{Outlets, Writer, at_once};
 use super::confirm::{Confirmation, GatewayState};
 use super::gateways::Gateways;
@@ -65,6 +67,7 @@ pub struct Embedded {
     database: Arc<Database>,
     gateways: Arc<Gateways>,
     totals: Arc<Totals>,
+    told: Arc<Told>,
 }
 
 impl Embedded {
@@ -79,9 +82,10 @@ impl Embedded {
         let totals = Arc::new(Totals::read(&snapshot)?);
         let gateways =
             Arc::new(Gateways::new(identity.epoch, settings.lease, feed::revision(&snapshot)?, clock::boot()));
-        let outlets = Outlets { gateways: Arc::clone(&gateways), totals: Arc::clone(&totals) };
+        let told = Arc::new(Told::at_start(&snapshot)?);
+        let outlets = Outlets { gateways: Arc::clone(&gateways), totals: Arc::clone(&totals), told: Arc::clone(&told) };
         let writer = Writer::start(Arc::clone(&database), settings.log_keep.max(1), outlets)?;
-        Ok(Self { identity, writer, database, gateways, totals })
+        Ok(Self { identity, writer, database, gateways, totals, told })
     }
 
     pub fn epoch(&self) -> Epoch {
@@ -96,6 +100,10 @@ impl Embedded {
 
 fn snapshot_of(database: &Database) -> Result<Snapshot, StoreError> {
     database.begin_read().map(Snapshot).map_err(broken)
+}
+
+fn ended_early(error: tokio::task::JoinError) -> StoreError {
+    StoreError::Away(format!("a read ended early: {error}"))
 }
 
 fn open_database(path: &Path) -> Result<Database, StoreError> {
@@ -201,7 +209,7 @@ impl Backend for Embedded {
     {
         let snapshot = self.snapshot()?;
         let ended = tokio::task::spawn_blocking(move || read(&snapshot)).await;
-        ended.map_err(|error| StoreError::Away(format!("a read ended early: {error}")))?
+        ended.map_err(ended_early)?
     }
 
     async fn confirm(&self, revision: Revision, wait: Duration) -> Result<Confirmation, StoreError> {
@@ -293,7 +301,9 @@ impl LedgerReader for Embedded {
     }
 
     async fn changed(&self, after: u64, most: usize) -> Result<UsageChanges, StoreError> {
-        self.read_long(move |rows| usage::changed(rows, after, most)).await
+        let (told, database) = (Arc::clone(&self.told), Arc::clone(&self.database));
+        let read = move || usage::changed(&told.tell(&database)?, after, most);
+        tokio::task::spawn_blocking(read).await.map_err(ended_early)?
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use redb::{Database, ReadableTable, WriteTransaction};
 
 use super::rows::{Raw, broken, value_of, walk};
+use super::told::Told;
 use crate::principal::Revision;
 use crate::store::StoreError;
 use crate::store::gateways::Gateways;
@@ -23,6 +24,7 @@ pub struct Writer(Queue);
 pub struct Outlets {
     pub gateways: Arc<Gateways>,
     pub totals: Arc<Totals>,
+    pub told: Arc<Told>,
 }
 
 impl Writer {
@@ -49,15 +51,17 @@ pub struct Tx<'a> {
     /// By their place in [`NAMES`]. Each is opened once: opening costs more than a read or a write of a row.
     tables: [OnceCell<Opened<'a>>; NAMES.len()],
     writes: u64,
+    /// Up to which number readers of the change feed may have been told.
+    told: u64,
     effects: Effects,
 }
 
 type Opened<'a> = redb::Table<'a, &'static [u8], &'static [u8]>;
 
 impl<'a> Tx<'a> {
-    fn new(tx: &'a WriteTransaction) -> Self {
+    fn new(tx: &'a WriteTransaction, told: u64) -> Self {
         let tables = [const { OnceCell::new() }; NAMES.len()];
-        Self { tx, tables, writes: 0, effects: Effects::default() }
+        Self { tx, tables, writes: 0, told, effects: Effects::default() }
     }
 
     fn table(&self, name: &str) -> Result<&Opened<'a>, StoreError> {
@@ -118,7 +122,8 @@ impl Changes for Tx<'_> {
     }
 
     fn touch(&mut self, place: Vec<u8>) -> Result<(), StoreError> {
-        usage::touch(self, place)
+        let told = self.told;
+        usage::touch(self, place, told)
     }
 }
 
@@ -136,7 +141,7 @@ impl Rows for Tx<'_> {
 /// so this ends after at most as many rounds as there are changes.
 fn settle(mut batch: Vec<Box<dyn Job>>, database: &Database, log_keep: u64, outlets: &Outlets) {
     while !batch.is_empty() {
-        let failed = match run(&mut batch, database, log_keep) {
+        let failed = match run(&mut batch, database, log_keep, &outlets.told) {
             Ok(Round::Committed(effects)) => {
                 outlets.gateways.committed(&effects.changes);
                 outlets.totals.add(&effects.usage);
@@ -163,7 +168,8 @@ pub fn at_once(
     change: impl Fn(&mut dyn Changes) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let write = begin(database)?;
-    let mut tx = Tx::new(&write);
+    // Every number counts as told.
+    let mut tx = Tx::new(&write, u64::MAX);
     tx.make_tables()?;
     change(&mut tx)?;
     drop(tx);
@@ -183,9 +189,10 @@ enum Round {
     Soiled(usize),
 }
 
-fn run(batch: &mut [Box<dyn Job>], database: &Database, log_keep: u64) -> Result<Round, StoreError> {
+fn run(batch: &mut [Box<dyn Job>], database: &Database, log_keep: u64, told: &Told) -> Result<Round, StoreError> {
+    let told = told.hold();
     let write = begin(database)?;
-    let mut tx = Tx::new(&write);
+    let mut tx = Tx::new(&write, *told);
     for (at, job) in batch.iter_mut().enumerate() {
         let before = tx.writes;
         // One that was refused before it wrote anything leaves the transaction as it was.

@@ -138,15 +138,25 @@ pub fn hours(from: Hour, to: Hour) -> Span {
     }
 }
 
-/// Gives a place the next number of the change feed, where the feed is kept in rows.
-pub fn touch(tx: &mut dyn Changes, place: Vec<u8>) -> Result<(), StoreError> {
-    let number = META_NUMBERS.get(tx, USAGE_CHANGE)?.unwrap_or_default() + 1;
+/// Gives a place the next number of the change feed, where the feed is kept in rows; unless it has one beyond `told`, up to which
+/// readers may have been told.
+pub fn touch(tx: &mut dyn Changes, place: Vec<u8>, told: u64) -> Result<(), StoreError> {
+    let before = USAGE_CHANGE_OF.get(tx, &place[..])?;
+    if before.is_some_and(|before| before > told) {
+        return Ok(());
+    }
+    let number = last_change(tx)? + 1;
     tx.put(&META_NUMBERS, USAGE_CHANGE, &number)?;
-    if let Some(before) = USAGE_CHANGE_OF.get(tx, &place[..])? {
+    if let Some(before) = before {
         tx.remove(&USAGE_CHANGES, &before)?;
     }
     tx.put(&USAGE_CHANGE_OF, &place[..], &number)?;
     tx.put(&USAGE_CHANGES, &number, &Place(place))
+}
+
+/// The greatest number of the change feed there is.
+pub fn last_change(rows: &dyn Rows) -> Result<u64, StoreError> {
+    Ok(META_NUMBERS.get(rows, USAGE_CHANGE)?.unwrap_or_default())
 }
 
 /// Seconds are shifted by so much: no store makes so many changes a second, and 2^53 is far away.
@@ -155,7 +165,7 @@ const LEAP: u32 = 21;
 /// After a restore: the next number is greater than any that was given before, also of changes that are lost. Whoever reads on
 /// behind one of them misses nothing that comes.
 pub fn leap(tx: &mut dyn Changes, now: WallTime) -> Result<(), StoreError> {
-    let known = META_NUMBERS.get(tx, USAGE_CHANGE)?.unwrap_or_default();
+    let known = last_change(tx)?;
     tx.put(&META_NUMBERS, USAGE_CHANGE, &known.max(now.unix_seconds() << LEAP))
 }
 
