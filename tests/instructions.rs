@@ -15,9 +15,9 @@ const DECISIONS: &str = "TOLLGATE_DECISIONS";
 const NAME: &str = "a_decision_stays_within_its_instructions";
 const FEW: u64 = 1000;
 const MANY: u64 = 3000;
-/// Of one decision, with the debug assertions and little optimisation of the tests, and as it is shipped. About a tenth above what was
-/// measured: a change that goes beyond says why, and raises it.
-const BUDGET: u64 = if cfg!(debug_assertions) { 20_000 } else { 10_000 };
+/// Of one decision, with the debug assertions and the little optimisation of the profile `ci`, in which 15 169 were measured. A change
+/// that goes beyond says why, and raises it.
+const BUDGET: u64 = 17_000;
 
 #[test]
 fn a_decision_stays_within_its_instructions() {

@@ -12,9 +12,9 @@ use crate::harness::raw::{self, Raw};
 use crate::world::{DEFAULT_HOST, World};
 
 const CALLS: usize = 200;
-/// Of one kept-alive call, all that its data-plane thread does, with the debug assertions and little optimisation of the tests, and as it
-/// is shipped. About a tenth above what was measured: a change that goes beyond says why, and raises it.
-const BUDGET: u64 = if cfg!(debug_assertions) { 200_000 } else { 60_000 };
+/// Of one kept-alive call, all that its data-plane thread does outside the kernel, with the debug assertions and the little optimisation
+/// of the profile `ci`, in which 75 257 were measured. A change that goes beyond says why, and raises it.
+const BUDGET: u64 = 83_000;
 
 #[test]
 fn a_kept_alive_call_makes_four_socket_calls() {
