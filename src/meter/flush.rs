@@ -286,7 +286,7 @@ impl Flusher {
         self.reach(self.core.latest());
         self.discover();
         self.hours.values_mut().for_each(HourFlush::learn_shared);
-        // A line that was found there is of a call that was opened in a file that is there by now.
+        // A line that was found there is of a call that is opened in a file that is there by now, or will be.
         self.discover();
     }
 

@@ -262,7 +262,8 @@ impl HourFlush {
         keys
     }
 
-    /// The sum over all lines of a key. `None` while one of them is being written.
+    /// The sum over all lines of a key. `None` while one of them is being written, or is not known yet: the line of a key in the shared
+    /// shard is there before the one in which its first call is opened, whose file may have been made since files were looked for.
     fn take(&self, key: usize) -> Option<Taken> {
         let mut taken = Taken { key, counters: Counters::default(), versions: Vec::new() };
         for place in &self.keys.get(key)?.places {
@@ -270,7 +271,7 @@ impl HourFlush {
             taken.counters = taken.counters.plus(&counters);
             taken.versions.push(version);
         }
-        Some(taken)
+        (taken.counters.committed() <= taken.counters.opened).then_some(taken)
     }
 
     fn acknowledge(&mut self, batch: &[Taken]) {

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::meter::FlushReport;
+use crate::meter::hour_flush::HourFlush;
 use crate::meter::record::Flush;
+use crate::meter::shard::SHARED;
 use crate::store::Ledger;
 
 #[test]
@@ -153,4 +155,32 @@ proptest! {
         }
         prop_assert_eq!(in_order.all(), mixed.all());
     }
+}
+
+#[test]
+fn the_end_of_a_call_is_not_sent_before_the_file_in_which_it_was_opened_is_known() {
+    let folder = folder();
+    let meter = meter(folder.path(), 1);
+    let opened = || {
+        meter.attach_thread();
+        meter.open_charge(key(1), HOUR.start(), false).unwrap()
+    };
+    let charge = std::thread::scope(|scope| scope.spawn(opened).join().unwrap());
+    // This thread has no shard of its own.
+    charge.commit(Outcome::Ok, tally());
+    let (ledger, mut state) = (MemoryLedger::default(), HourFlush::default());
+    let (shared, own): (Vec<_>, Vec<_>) =
+        meter.core.slabs().into_iter().partition(|slab| slab.identity().shard == SHARED);
+    assert!(!shared.is_empty() && !own.is_empty());
+    let flush = |state: &mut HourFlush| {
+        let mut report = FlushReport::default();
+        state.learn_shared();
+        runtime().block_on(state.flush(meter.core, &ledger, HOUR, HOUR.start(), &mut report)).unwrap();
+        (report.lines, report.busy)
+    };
+    shared.into_iter().for_each(|slab| state.watch(slab));
+    assert_eq!(flush(&mut state), (0, 1));
+    own.into_iter().for_each(|slab| state.watch(slab));
+    assert_eq!(flush(&mut state), (1, 0));
+    assert_eq!(ledger.sum(HOUR, meter.incarnation()), good_calls(1, HOUR.start()));
 }
