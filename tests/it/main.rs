@@ -38,6 +38,7 @@ mod rotation;
 mod scrape;
 mod sdk;
 mod secured;
+mod series;
 mod slow;
 mod supply;
 mod tidy;

@@ -174,7 +174,7 @@ pub fn fill_lines(world: &World, keys: &[String]) -> u64 {
     panic!("{served} calls found a line");
 }
 
-const OPERATIONS: [(&str, &str); 19] = [
+pub const OPERATIONS: [(&str, &str); 19] = [
     ("GET", "/service_version"),
     ("POST", "/v1/collections"),
     ("GET", "/v1/collections"),
