@@ -4,7 +4,6 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -194,17 +193,17 @@ where
 async fn until_stopped<C>(
     mut serving: Pin<&mut C>,
     activity: &Activity,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
     last_call: Duration,
     goodbye: fn(Pin<&mut C>),
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
-    if let Some(ended) = ended_or_stopped(serving.as_mut(), stop).await {
-        return ended;
+    tokio::select! {
+        ended = serving.as_mut() => return ended,
+        _ = stop.wait_for(|stop| *stop) => activity.close(),
     }
-    activity.close();
     if let Ok(ended) = tokio::time::timeout(last_call, serving.as_mut()).await {
         return ended;
     }
@@ -218,27 +217,6 @@ where
             Err(_) => {}
         }
     }
-}
-
-/// What the connection ends with; `None` where it is stopped before.
-async fn ended_or_stopped<C: Future>(mut serving: Pin<&mut C>, mut stop: watch::Receiver<bool>) -> Option<C::Output> {
-    let news = stop.clone();
-    let mut stopped = std::pin::pin!(async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    });
-    let mut is_waiting = false;
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(ended) = serving.as_mut().poll(cx) {
-            return Poll::Ready(Some(ended));
-        }
-        // It wakes this task by itself. To poll it again with every call would cost more than a look whether there is news.
-        if is_waiting && !news.has_changed().unwrap_or(true) {
-            return Poll::Pending;
-        }
-        is_waiting = true;
-        stopped.as_mut().poll(cx).map(|()| None)
-    })
-    .await
 }
 
 /// A connection that was just made when the stop came has a call on the way, which is still served.
