@@ -33,3 +33,72 @@ impl Told {
         Ok(snapshot)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
+    use crate::meter::record::{Counters, Flush, LineKey, Operation};
+    use crate::principal::{AccountId, ClusterId, Incarnation, KeyId};
+    use crate::store::contract::LEASE;
+    use crate::store::embedded::{Embedded, Settings};
+    use crate::store::{Ledger, LedgerReader};
+    use crate::time::{Hour, WallTime};
+
+    const HOUR: Hour = Hour(500_000);
+
+    fn open(folder: &TempDir) -> Embedded {
+        Embedded::open(&folder.path().join("tollgate.redb"), Settings::new(LEASE)).unwrap()
+    }
+
+    /// The line counts so many calls now.
+    async fn count(store: &Embedded, opened: u64) {
+        let (account_id, key_id, cluster_id) = (AccountId([1; _]), KeyId([2; _]), ClusterId([3; _]));
+        let line = LineKey { account_id, key_id, cluster_id, operation: Operation::Query };
+        let lines = vec![(line, Counters { opened, ..Counters::default() })];
+        let (incarnation, watermark) = (Incarnation([4; _]), WallTime(0));
+        let flush = Flush { incarnation, hour: HOUR, sequence: opened, lines, watermark, closing: None };
+        store.merge(flush).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_line_gets_another_number_only_once_somebody_may_have_been_told_the_one_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(&folder);
+        for (opened, after) in [(1, 0), (3, 1), (5, 2)] {
+            count(&store, opened).await;
+            count(&store, opened + 1).await;
+            let changes = store.changed(after, 10).await.unwrap();
+            assert_eq!((changes.touched.len(), changes.upto), (1, after + 1));
+        }
+        drop(store);
+        store = open(&folder);
+        count(&store, 7).await;
+        assert_eq!(store.changed(3, 10).await.unwrap().upto, 4, "the process before may have told all there was");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_follows_the_feed_while_usage_comes_ends_with_what_is_there() {
+        const COUNTS: u64 = 300;
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(open(&folder));
+        let counted = Arc::clone(&store);
+        let counting = tokio::spawn(async move {
+            for opened in 1..=COUNTS {
+                count(&counted, opened).await;
+            }
+        });
+        let (mut after, mut seen, mut is_over) = (0, 0, false);
+        while !is_over {
+            is_over = counting.is_finished();
+            let changes = store.changed(after, 10).await.unwrap();
+            if !changes.touched.is_empty() {
+                seen = store.lines(HOUR, HOUR).await.unwrap()[0].counters.opened;
+            }
+            after = changes.upto;
+        }
+        assert_eq!(seen, COUNTS);
+    }
+}
