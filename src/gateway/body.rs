@@ -19,6 +19,7 @@ use crate::gateway::exchange::Exchange;
 use crate::gateway::guard::InCall;
 use crate::gateway::headers;
 use crate::gateway::unread::UnreadBody;
+use crate::gateway::upstream::Broke;
 use crate::meter::record::Outcome;
 
 /// What goes back to the client.
@@ -46,7 +47,7 @@ struct Relayed {
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("the upstream's answer broke off: {0}")]
-    Upstream(hyper::Error),
+    Upstream(Broke),
     #[error("the call's deadline passed before the answer was complete")]
     Deadline,
     #[error("the request body broke off: {0}")]

@@ -164,13 +164,14 @@ where
     let service = service_fn(move |request| {
         let (gateway, connection) = (Arc::clone(&gateway), Arc::clone(&connection));
         let in_call = InCall::begin(&connection.activity);
-        async move {
+        // Boxed: hyper and the runtime move it about several times before it is first polled, and it is large.
+        Box::pin(async move {
             let mut answer = gateway.call(&connection, in_call, request).await;
             if !is_h2 && connection.activity.is_closing() {
                 answer.headers_mut().insert(CONNECTION, CLOSE.clone());
             }
             Ok::<_, std::convert::Infallible>(answer)
-        }
+        })
     });
     let ended = match protocol {
         Protocol::Http1 => {

@@ -2,21 +2,20 @@
 //!
 //! Whoever holds an [`Exchange`] must end it; dropping it counts the call as aborted, so that nothing is ever lost.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response};
-use http_body::{Body, Frame};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http_body::Frame;
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
 use crate::gateway::body::Upload;
 use crate::gateway::headers;
-use crate::gateway::pool::Pooled;
+use crate::gateway::pool::Place;
 use crate::gateway::respond::Dialect;
+use crate::gateway::upstream::{Broke, Roundtrip};
 use crate::gateway::usage::{Reading, UsageReader};
 use crate::limits::{CallPlace, Permit};
 use crate::meter::record::{Operation, Outcome};
@@ -32,13 +31,14 @@ pub struct Exchange {
     dialect: Dialect,
     operation: Operation,
     upload: Arc<Upload>,
-    /// Given back to the pool when the answer has been read to its end.
-    pooled: Option<Pooled>,
+    /// Where the call was sent to, once it was.
+    sent_to: Option<Place>,
     answer: Option<Answer>,
 }
 
 struct Answer {
-    body: Incoming,
+    /// Its connection goes back to the pool when the answer has been read to its end.
+    roundtrip: Roundtrip,
     reader: UsageReader,
     bytes: u64,
     /// Whether the status, or for gRPC the head of a trailers-only answer, says success.
@@ -69,22 +69,26 @@ impl Exchange {
     pub fn new(opened: Opened) -> Box<Self> {
         let Opened { gateway, charge, place, permit, dialect, operation, upload } = opened;
         let (_place, _permit) = (place, permit);
-        Box::new(Self { gateway, charge, _place, _permit, dialect, operation, upload, pooled: None, answer: None })
+        Box::new(Self { gateway, charge, _place, _permit, dialect, operation, upload, sent_to: None, answer: None })
     }
 
     pub fn upload(&self) -> &Upload {
         &self.upload
     }
 
-    /// The connection the call is sent on; kept until the answer has been read.
-    pub fn on(&mut self, pooled: Pooled) -> &mut Pooled {
-        self.pooled.insert(pooled)
+    /// From now on the service may know of the call.
+    pub fn is_sent_to(&mut self, place: Place) {
+        self.sent_to = Some(place);
     }
 
     /// Takes the head of the answer in, and hands it back without its body. The exchange may have ended with it:
     /// then the charge is committed before the head goes on to the client, and `None` comes back.
-    pub fn answered(mut self: Box<Self>, answer: Response<Incoming>) -> (Response<()>, Option<Box<Self>>) {
-        let head = self.take_head(answer);
+    pub fn answered(
+        mut self: Box<Self>,
+        head: Response<()>,
+        roundtrip: Roundtrip,
+    ) -> (Response<()>, Option<Box<Self>>) {
+        self.take_head(&head, roundtrip);
         if self.answer().is_end_stream() {
             self.end(None);
             return (head, None);
@@ -92,24 +96,22 @@ impl Exchange {
         (head, Some(self))
     }
 
-    fn take_head(&mut self, answer: Response<Incoming>) -> Response<()> {
-        let (head, body) = answer.into_parts();
-        let ended = body.is_end_stream();
+    fn take_head(&mut self, head: &Response<()>, roundtrip: Roundtrip) {
+        let ended = roundtrip.is_end_stream();
         let status = match self.dialect {
             // Also where a proxy answers in place of a gRPC service: it said no, and broke nothing.
-            _ if !head.status.is_success() => Status::Refused,
+            _ if !head.status().is_success() => Status::Refused,
             Dialect::Http => Status::Success,
-            Dialect::Grpc if !ended && !head.headers.contains_key(GRPC_STATUS) => Status::InTrailers,
-            Dialect::Grpc if grpc_status_is_ok(&head.headers) => Status::Success,
+            Dialect::Grpc if !ended && !head.headers().contains_key(&GRPC_STATUS) => Status::InTrailers,
+            Dialect::Grpc if grpc_status_is_ok(head.headers()) => Status::Success,
             _ => Status::Refused,
         };
         let reader = match self.dialect {
             Dialect::Grpc => UsageReader::for_grpc(self.gateway.config.limits.grpc_message_bytes),
             Dialect::Http if self.operation == Operation::Other => UsageReader::Opaque,
-            Dialect::Http => UsageReader::for_http(&head.headers),
+            Dialect::Http => UsageReader::for_http(head.headers()),
         };
-        self.answer = Some(Answer { body, reader, bytes: 0, status });
-        Response::from_parts(head, ())
+        self.answer = Some(Answer { roundtrip, reader, bytes: 0, status });
     }
 
     /// The answer's body. To be asked only after [`Exchange::answered`].
@@ -118,11 +120,11 @@ impl Exchange {
     }
 
     /// The next frame of the answer, counted and read.
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
         let Some(answer) = &mut self.answer else {
             return Poll::Ready(None);
         };
-        let mut frame = Pin::new(&mut answer.body).poll_frame(cx);
+        let mut frame = answer.roundtrip.poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &mut frame {
             if let Some(data) = frame.data_ref() {
                 answer.bytes = answer.bytes.saturating_add(data.len() as u64);
@@ -144,8 +146,13 @@ impl Exchange {
             _ => Outcome::Refused,
         };
         self.commit(outcome, &reading);
-        if let Some(pooled) = self.pooled.take() {
-            pooled.give_back();
+        self.give_back();
+    }
+
+    /// The answer was read to its end: its connection can carry another call.
+    fn give_back(&mut self) {
+        if let (Some(place), Some(answer)) = (self.sent_to, self.answer.take()) {
+            place.take_back(answer.roundtrip);
         }
     }
 
@@ -170,8 +177,13 @@ impl Exchange {
     }
 
     /// The answer came after the client had left.
-    pub async fn answered_without_client(mut self: Box<Self>, answer: Response<Incoming>, deadline: Instant) {
-        self.take_head(answer);
+    pub async fn answered_without_client(
+        mut self: Box<Self>,
+        head: Response<()>,
+        roundtrip: Roundtrip,
+        deadline: Instant,
+    ) {
+        self.take_head(&head, roundtrip);
         self.read_on(deadline).await;
     }
 
@@ -186,10 +198,10 @@ impl Exchange {
             }
         });
         let complete = tokio::time::timeout_at(deadline, rest).await.unwrap_or_default();
-        let pooled = self.pooled.take();
-        self.end_as(Outcome::ClientAbort);
-        if let Some(pooled) = pooled.filter(|_| complete) {
-            pooled.give_back();
+        let reading = self.reading();
+        self.commit(Outcome::ClientAbort, &reading);
+        if complete {
+            self.give_back();
         }
     }
 
@@ -216,7 +228,7 @@ impl Drop for Exchange {
         let reading = self.reading();
         // Before anything was sent, only a client that left drops its call.
         let outcome =
-            if self.pooled.is_none() && !std::thread::panicking() { Outcome::ClientAbort } else { Outcome::Aborted };
+            if self.sent_to.is_none() && !std::thread::panicking() { Outcome::ClientAbort } else { Outcome::Aborted };
         self.commit(outcome, &reading);
     }
 }
@@ -226,18 +238,18 @@ pub struct AnswerEnd<'a>(Option<&'a Answer>);
 
 impl AnswerEnd<'_> {
     pub fn is_end_stream(&self) -> bool {
-        self.0.is_none_or(|answer| answer.body.is_end_stream())
+        self.0.is_none_or(|answer| answer.roundtrip.is_end_stream())
     }
 
     pub fn size_hint(&self) -> http_body::SizeHint {
-        self.0.map_or_else(|| http_body::SizeHint::with_exact(0), |answer| answer.body.size_hint())
+        self.0.map_or_else(|| http_body::SizeHint::with_exact(0), |answer| answer.roundtrip.size_hint())
     }
 }
 
-const GRPC_STATUS: &str = "grpc-status";
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 fn grpc_status_is_ok(headers: &HeaderMap) -> bool {
-    headers.get(GRPC_STATUS).map(HeaderValue::as_bytes) == Some(b"0")
+    headers.get(&GRPC_STATUS).map(HeaderValue::as_bytes) == Some(b"0")
 }
 
 /// A success status is not yet a success: the service also answers 200 with a code (protocol, section 8).

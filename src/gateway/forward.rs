@@ -1,21 +1,19 @@
 //! Passing a call on: choose a peer, send, wait within the deadline. A call is sent again only where nothing of it was sent.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::HOST;
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri, Version};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use http::Response;
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
-use crate::gateway::body::{UploadState, Uploading};
+use crate::gateway::body::UploadState;
 use crate::gateway::exchange::Exchange;
-use crate::gateway::pool::{self, Checkout, ConnectError, Place, Pooled, Reply, Wanted};
+use crate::gateway::pool::{self, Checkout, ConnectError, Place, Pooled, Wanted};
+use crate::gateway::upstream::{Broke, NoAnswer, Outbound, Roundtrip};
 use crate::meter::record::Outcome;
 use crate::principal::Cluster;
 use crate::telemetry::metrics::UpstreamFailure;
@@ -37,8 +35,6 @@ pub struct Deadlines {
 pub struct Onward<'a> {
     pub cluster: &'a Cluster,
     pub wanted: Wanted,
-    /// The authority as the client wrote it.
-    pub authority: HeaderValue,
     pub deadlines: Deadlines,
 }
 
@@ -49,11 +45,10 @@ pub type Answered = (Response<()>, Option<Box<Exchange>>);
 pub async fn forward(
     gateway: &Arc<Gateway>,
     onward: Onward<'_>,
-    mut request: Request<Uploading>,
+    mut request: Outbound,
     mut exchange: Box<Exchange>,
 ) -> Result<Answered, Denial> {
-    let Onward { cluster, wanted, authority, deadlines } = onward;
-    let path = request.uri().path_and_query().cloned();
+    let Onward { cluster, wanted, deadlines } = onward;
     for attempt in 0..ATTEMPTS {
         let pooled = match connection(gateway, cluster, wanted, attempt).await {
             Ok(pooled) => pooled,
@@ -68,13 +63,14 @@ pub async fn forward(
             }
         };
         let place = pooled.place();
-        address(&mut request, path.as_ref(), &authority, pooled.http2_scheme());
-        let reply = exchange.on(pooled).send(request);
-        let (replied, returned) = InFlight::new(reply, exchange, deadlines).await;
+        exchange.is_sent_to(place);
+        let (replied, returned) = InFlight::new(pooled.send(request), exchange, deadlines).await;
         exchange = returned;
         match replied {
-            Replied::Answer(answer) if gateway.fits(answer.headers()) => return Ok(exchange.answered(answer)),
-            Replied::Answer(_) => {
+            Replied::Answer(head, roundtrip) if gateway.fits(head.headers()) => {
+                return Ok(exchange.answered(head, roundtrip));
+            }
+            Replied::Answer(..) => {
                 tracing::warn!(cluster = %cluster.cluster_id, "an answer's list of headers is too large for clients");
                 exchange.end_as(Outcome::UpstreamError);
                 return Err(Denial::Upstream);
@@ -105,35 +101,16 @@ async fn connection(
     }
 }
 
-/// HTTP/1.1 names the path alone and the authority in `Host`; HTTP/2 names both in the target.
-fn address(
-    request: &mut Request<Uploading>,
-    path: Option<&PathAndQuery>,
-    authority: &HeaderValue,
-    http2: Option<Scheme>,
-) {
-    let path = path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let Some(scheme) = http2 else {
-        *request.version_mut() = Version::HTTP_11;
-        *request.uri_mut() = Uri::from(path);
-        request.headers_mut().insert(HOST, authority.clone());
-        return;
-    };
-    request.headers_mut().remove(HOST);
-    *request.version_mut() = Version::HTTP_2;
-    let target = Uri::builder().scheme(scheme).authority(authority.as_bytes()).path_and_query(path.clone()).build();
-    *request.uri_mut() = target.unwrap_or_else(|_| Uri::from(path));
-}
-
 /// The exchange broke before an answer came: says whose fault it was.
-fn broken(gateway: &Gateway, cluster: &Cluster, place: Place, exchange: Box<Exchange>, error: &hyper::Error) -> Denial {
+fn broken(gateway: &Gateway, cluster: &Cluster, place: Place, exchange: Box<Exchange>, error: &Broke) -> Denial {
     let (outcome, denial) = match exchange.upload().state() {
         UploadState::Broken => (Outcome::ClientAbort, Denial::Malformed),
         UploadState::TooLarge => (Outcome::Aborted, Denial::BodyTooLarge),
         UploadState::TooSlow => (Outcome::Timeout, Denial::Deadline),
         UploadState::Sending | UploadState::Complete => {
             tracing::warn!(cluster = %cluster.cluster_id, %error, "the upstream broke the connection");
-            let failure = if error.is_parse() { UpstreamFailure::Malformed } else { UpstreamFailure::Reset };
+            let failure =
+                if matches!(error, Broke::Malformed(_)) { UpstreamFailure::Malformed } else { UpstreamFailure::Reset };
             gateway.metrics.upstream_failures.of(&failure).inc();
             place.broke();
             (Outcome::UpstreamError, Denial::Upstream)
@@ -144,10 +121,10 @@ fn broken(gateway: &Gateway, cluster: &Cluster, place: Place, exchange: Box<Exch
 }
 
 enum Replied {
-    Answer(Response<Incoming>),
+    Answer(Response<()>, Roundtrip),
     /// Nothing of it was sent.
-    Unsent(Box<Request<Uploading>>),
-    Broken(hyper::Error),
+    Unsent(Box<Outbound>),
+    Broken(Broke),
     Late,
 }
 
@@ -157,15 +134,15 @@ struct InFlight {
 }
 
 struct Waiting {
-    reply: Reply,
+    roundtrip: Roundtrip,
     exchange: Box<Exchange>,
     deadlines: Deadlines,
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl InFlight {
-    fn new(reply: Reply, exchange: Box<Exchange>, deadlines: Deadlines) -> Self {
-        Self { waiting: Some(Waiting { reply, exchange, deadlines, timer: None }) }
+    fn new(roundtrip: Roundtrip, exchange: Box<Exchange>, deadlines: Deadlines) -> Self {
+        Self { waiting: Some(Waiting { roundtrip, exchange, deadlines, timer: None }) }
     }
 }
 
@@ -173,28 +150,30 @@ impl Future for InFlight {
     type Output = (Replied, Box<Exchange>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(mut waiting) = self.waiting.take() else {
+        let Some(waiting) = &mut self.waiting else {
             return Poll::Pending;
         };
-        match waiting.poll(cx) {
-            Poll::Ready(replied) => Poll::Ready((replied, waiting.exchange)),
+        let replied = match waiting.roundtrip.poll_head(cx) {
+            Poll::Ready(replied) => replied.map_err(Some),
             Poll::Pending => {
-                self.waiting = Some(waiting);
-                Poll::Pending
+                ready!(waiting.poll_deadline(cx));
+                Err(None)
             }
-        }
+        };
+        let Some(Waiting { roundtrip, exchange, .. }) = self.waiting.take() else {
+            return Poll::Pending;
+        };
+        let replied = match replied {
+            Ok(head) => Replied::Answer(head, roundtrip),
+            Err(Some(NoAnswer::Unsent(request))) => Replied::Unsent(request),
+            Err(Some(NoAnswer::Broke(broke))) => Replied::Broken(broke),
+            Err(None) => Replied::Late,
+        };
+        Poll::Ready((replied, exchange))
     }
 }
 
 impl Waiting {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Replied> {
-        match self.reply.as_mut().poll(cx) {
-            Poll::Ready(Ok(answer)) => Poll::Ready(Replied::Answer(answer)),
-            Poll::Ready(Err(error)) => Poll::Ready(failed(error)),
-            Poll::Pending => self.poll_deadline(cx).map(|()| Replied::Late),
-        }
-    }
-
     /// The wait for the first byte begins when the request is complete; the whole call has its own deadline.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Deadlines { total, first_byte } = self.deadlines;
@@ -212,21 +191,15 @@ impl Waiting {
     }
 }
 
-fn failed(mut error: TrySendError<Request<Uploading>>) -> Replied {
-    match error.take_message() {
-        Some(unsent) => Replied::Unsent(Box::new(unsent)),
-        None => Replied::Broken(error.into_error()),
-    }
-}
-
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let Some(Waiting { reply, exchange, deadlines, .. }) = self.waiting.take() else {
+        let Some(Waiting { mut roundtrip, exchange, deadlines, .. }) = self.waiting.take() else {
             return;
         };
         exchange.adopt_by_drains(|exchange| async move {
-            match tokio::time::timeout_at(deadlines.total, reply).await {
-                Ok(Ok(answer)) => exchange.answered_without_client(answer, deadlines.total).await,
+            let head = poll_fn(|cx| roundtrip.poll_head(cx));
+            match tokio::time::timeout_at(deadlines.total, head).await {
+                Ok(Ok(head)) => exchange.answered_without_client(head, roundtrip, deadlines.total).await,
                 Ok(Err(_)) => exchange.end_as(Outcome::ClientAbort),
                 Err(_) => exchange.end_as(Outcome::Timeout),
             }

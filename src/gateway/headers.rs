@@ -3,12 +3,12 @@
 
 use std::cell::RefCell;
 use std::fmt::Write;
+use std::ops::Range;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
-use http::uri;
 
 use crate::principal::{AccountId, Incarnation, KeyId};
 use crate::time::Hour;
@@ -70,28 +70,28 @@ fn is_no_trailer(name: &str) -> bool {
     matches!(name, "host" | "content-length" | "authorization" | "dashvector-auth-token")
 }
 
-/// Who is charged for a call and where, as the service is told. Made once per call; setting it copies nothing.
+/// What the gateway itself says to the service with a call: who is charged and where, and the call's name. Made once per call.
 #[derive(Clone, Debug)]
 pub struct Stamp {
-    account: HeaderValue,
-    key_id: HeaderValue,
-    /// Absent for a call that is served unmetered: the service can tell those that nobody counted.
-    usage: Option<HeaderValue>,
+    /// Account, key and place of the count, one after the other.
+    text: Bytes,
+    account_end: usize,
+    key_end: usize,
+    request_id: HeaderValue,
 }
 
 /// Where a call is counted: by whom, in which hour, and the number that tells the calls of one incarnation apart.
 pub struct CountedIn(pub Incarnation, pub Hour, pub u64);
 
 impl Stamp {
-    /// The stamp of a call that is sent again is the same.
-    pub fn new(account: AccountId, key_id: KeyId, counted: Option<CountedIn>) -> Self {
+    /// The stamp of a call that is sent again is the same. Without a count the call is served unmetered, and the service can tell.
+    pub fn new(account: AccountId, key_id: KeyId, counted: Option<CountedIn>, request_id: &HeaderValue) -> Self {
         // Long enough for all of it, so that there is one allocation.
         let mut text = String::with_capacity(128);
         account.write_to(&mut text);
         let account_end = text.len();
         key_id.write_to(&mut text);
         let key_end = text.len();
-        let is_counted = counted.is_some();
         if let Some(CountedIn(incarnation, hour, sequence)) = counted {
             incarnation.write_to(&mut text);
             text.push(';');
@@ -99,12 +99,38 @@ impl Stamp {
             // Writing to a string does not fail.
             let _ = write!(text, ";{sequence}");
         }
-        let text = Bytes::from(text);
-        Self {
-            account: value(text.slice(..account_end)),
-            key_id: value(text.slice(account_end..key_end)),
-            usage: is_counted.then(|| value(text.slice(key_end..))),
+        Self { text: text.into(), account_end, key_end, request_id: request_id.clone() }
+    }
+
+    /// Names and values. Ids and numbers are visible ASCII, which is always a value.
+    fn fields(&self) -> [(&'static HeaderName, Range<usize>); 3] {
+        [
+            (&ACCOUNT, 0..self.account_end),
+            (&KEY_ID, self.account_end..self.key_end),
+            (&USAGE, self.key_end..self.text.len()),
+        ]
+    }
+
+    fn insert_into(&self, headers: &mut HeaderMap) {
+        for (name, range) in self.fields() {
+            if let Ok(mut value) = HeaderValue::from_maybe_shared(self.text.slice(range))
+                && !value.is_empty()
+            {
+                // What changes from call to call would push everything else out of the tables of HTTP/2 (RFC 7541, section 7.1.3).
+                value.set_sensitive(true);
+                headers.insert(name, value);
+            }
         }
+        headers.insert(&REQUEST_ID, self.request_id.clone());
+    }
+
+    fn write(&self, into: &mut BytesMut) {
+        for (name, range) in self.fields() {
+            if let Some(value) = self.text.get(range).filter(|value| !value.is_empty()) {
+                write_field(name, value, into);
+            }
+        }
+        write_field(&REQUEST_ID, self.request_id.as_bytes(), into);
     }
 }
 
@@ -128,19 +154,16 @@ impl HourText {
     }
 }
 
-/// Ids and numbers are visible ASCII, which is always a value.
-fn value(text: Bytes) -> HeaderValue {
-    HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-/// Makes the headers of a request those of the call upstream. `Host` stays as the client sent it.
+/// Makes the headers of a request those of the call upstream, for HTTP/2. `Host` stays as the client sent it.
 ///
 /// The key must have been taken out before ([`super::extract::take_out`]), and whatever is read from the client's
 /// headers has to be read before too.
-pub fn to_upstream(headers: &mut HeaderMap, stamp: &Stamp, request_id: &HeaderValue) {
+pub fn to_upstream(headers: &mut HeaderMap, stamp: &Stamp) {
     let trailers = accepts_trailers(headers);
-    remove_nominated(headers);
-    remove_where(headers, |name| is_hop_by_hop(name) || is_not_for_the_service(name) || is_ours(name));
+    for name in nominated(headers) {
+        headers.remove(name);
+    }
+    remove_where(headers, |name| !goes_on(name));
     if trailers {
         headers.insert(TE, TRAILERS.clone());
     }
@@ -149,25 +172,48 @@ pub fn to_upstream(headers: &mut HeaderMap, stamp: &Stamp, request_id: &HeaderVa
     if headers.contains_key(&GRPC_ACCEPT_ENCODING) {
         headers.insert(&GRPC_ACCEPT_ENCODING, IDENTITY.clone());
     }
-    headers.insert(&ACCOUNT, stamp.account.clone());
-    headers.insert(&KEY_ID, stamp.key_id.clone());
-    if let Some(usage) = &stamp.usage {
-        headers.insert(&USAGE, usage.clone());
-    }
-    headers.insert(&REQUEST_ID, request_id.clone());
+    stamp.insert_into(headers);
 }
 
-/// For a call that came without `Host` (HTTP/2, or an absolute address) and goes on over HTTP/1.1.
-pub fn set_host(headers: &mut HeaderMap, authority: &uri::Authority) -> Result<(), Denial> {
-    if !headers.contains_key(HOST) {
-        headers.insert(HOST, HeaderValue::from_str(authority.as_str()).map_err(|_| Denial::Malformed)?);
+/// Writes for HTTP/1.1 what [`to_upstream`] makes of these headers, with this authority as `Host`: nothing is put into a map only to
+/// be written from there.
+pub fn write_upstream(headers: &HeaderMap, authority: &HeaderValue, stamp: &Stamp, into: &mut BytesMut) {
+    let nominated = nominated(headers);
+    write_field(&HOST, authority.as_bytes(), into);
+    for (name, value) in headers {
+        let is_said_anew = [&HOST, &ACCEPT_ENCODING, &GRPC_ACCEPT_ENCODING].contains(&name);
+        if !is_said_anew && goes_on(name.as_str()) && !nominated.contains(name) {
+            write_field(name, value.as_bytes(), into);
+        }
     }
-    Ok(())
+    if accepts_trailers(headers) {
+        write_field(&TE, TRAILERS.as_bytes(), into);
+    }
+    write_field(&ACCEPT_ENCODING, IDENTITY.as_bytes(), into);
+    if headers.contains_key(&GRPC_ACCEPT_ENCODING) && !nominated.contains(&GRPC_ACCEPT_ENCODING) {
+        write_field(&GRPC_ACCEPT_ENCODING, IDENTITY.as_bytes(), into);
+    }
+    stamp.write(into);
+}
+
+/// A field as HTTP/1.1 writes it.
+pub fn write_field(name: &HeaderName, value: &[u8], into: &mut BytesMut) {
+    into.put_slice(name.as_str().as_bytes());
+    into.put_slice(b": ");
+    into.put_slice(value);
+    into.put_slice(b"\r\n");
+}
+
+/// Whether a field of a request is passed on to the service.
+fn goes_on(name: &str) -> bool {
+    !(is_hop_by_hop(name) || is_not_for_the_service(name) || is_ours(name))
 }
 
 /// Makes the headers of an answer those that the client gets.
 pub fn to_client(headers: &mut HeaderMap, request_id: &HeaderValue) {
-    remove_nominated(headers);
+    for name in nominated(headers) {
+        headers.remove(name);
+    }
     remove_where(headers, |name| is_hop_by_hop(name) || is_not_for_the_client(name) || is_ours(name));
     headers.insert(&REQUEST_ID, request_id.clone());
 }
@@ -210,17 +256,15 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
     tokens.any(|token| token.eq_ignore_ascii_case("trailers"))
 }
 
-/// Removes what `Connection` names, except for headers without which the message would be another one. Ours are set
-/// after this, so a client cannot name them away.
-fn remove_nominated(headers: &mut HeaderMap) {
+/// What `Connection` names and is to be removed, except for headers without which the message would be another one. Ours are set
+/// after this, so a client cannot name them away. Usually there is nothing, and nothing is allocated.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter().flat_map(tokens);
     // The two usual tokens name no header that would be left anyway.
     let unusual =
         values.filter(|token| !token.eq_ignore_ascii_case("keep-alive") && !token.eq_ignore_ascii_case("close"));
-    let nominated: Vec<_> = unusual.filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok()).collect();
-    for name in nominated.iter().filter(|name| ![HOST, CONTENT_LENGTH, CONTENT_TYPE].contains(name)) {
-        headers.remove(name);
-    }
+    let names = unusual.filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok());
+    names.filter(|name| ![HOST, CONTENT_LENGTH, CONTENT_TYPE].contains(name)).collect()
 }
 
 fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
@@ -251,7 +295,7 @@ mod tests {
 
     fn stamp() -> Stamp {
         let counted = CountedIn(Incarnation([3; ID_BYTES]), Hour(492_777), u64::MAX);
-        Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), Some(counted))
+        Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), Some(counted), &OUR_ID)
     }
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -263,7 +307,22 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        to_upstream(&mut headers, &stamp(), &OUR_ID);
+        // Both ways that there are say the same.
+        let (mut written, authority) = (BytesMut::new(), HeaderValue::from_static("a.test"));
+        write_upstream(&headers, &authority, &stamp(), &mut written);
+        to_upstream(&mut headers, &stamp());
+        let mut expected = headers.clone();
+        expected.insert(HOST, authority);
+        assert_eq!(read(&written), expected);
+        headers
+    }
+
+    fn read(written: &[u8]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in std::str::from_utf8(written).unwrap().split_terminator("\r\n") {
+            let (name, value) = line.split_once(": ").unwrap();
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
         headers
     }
 
@@ -289,7 +348,8 @@ mod tests {
     #[test]
     fn a_call_that_nobody_counts_goes_on_without_a_place_where_it_is_counted() {
         let mut headers = map(&[("x-tollgate-usage", "forged")]);
-        to_upstream(&mut headers, &Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), None), &OUR_ID);
+        let uncounted = Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), None, &OUR_ID);
+        to_upstream(&mut headers, &uncounted);
         assert_eq!(headers["x-tollgate-account"], AccountId([1; ID_BYTES]).to_string());
         assert!(!headers.contains_key("x-tollgate-usage"), "{headers:?}");
     }
@@ -379,14 +439,6 @@ mod tests {
         ]);
         clean_trailers(&mut trailers);
         assert_eq!(trailers, map(&[("grpc-status", "0")]));
-    }
-
-    #[test]
-    fn a_host_is_set_only_where_there_is_none() {
-        let mut headers = HeaderMap::new();
-        set_host(&mut headers, &"A.test:80".parse().unwrap()).unwrap();
-        set_host(&mut headers, &"b.test".parse().unwrap()).unwrap();
-        assert_eq!(headers[HOST], "A.test:80");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod pool;
 mod respond;
 pub mod route;
 mod unread;
+mod upstream;
 pub mod usage;
 mod verify;
 
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -46,6 +48,7 @@ use self::pool::Wanted;
 use self::respond::{Dialect, Manner, RequestId};
 use self::route::{Authority, GrpcServices};
 use self::unread::UnreadBody;
+use self::upstream::Outbound;
 use crate::config::GatewayConfig;
 use crate::limits::{CallCap, ConnectionCaps, ConnectionPermit, Limits};
 use crate::meter::record::{LineKey, Operation};
@@ -155,7 +158,7 @@ impl Gateway {
         connection: &Connection,
         id: &RequestId,
         dialect: Dialect,
-        mut parts: Parts,
+        parts: Parts,
         body: Incoming,
     ) -> Result<(Response<()>, Option<Box<Exchange>>, Instant), Denial> {
         // A body that will not be passed on is read on for a while, or the denial would be lost to a reset.
@@ -188,15 +191,15 @@ impl Gateway {
         // From here on the call is counted, whatever becomes of it.
         let operation = self.operation(dialect, &parts);
         let charge = self.open_charge(&admission, operation, browser)?;
-        let authority = authority_of(&parts)?;
-        self.dress(&mut parts, &admission, charge.as_ref(), id);
+        let stamp = self.stamp(&admission, charge.as_ref(), id);
         let (body, upload) = Uploading::new(unread, limits);
+        let request = outbound(parts, stamp, body)?;
         let gateway = Arc::clone(self);
         let exchange = Exchange::new(Opened { gateway, charge, place, permit, dialect, operation, upload });
         let deadlines = self.deadlines(timeout);
         let wanted = if dialect == Dialect::Grpc { Wanted::Http2 } else { Wanted::Any };
-        let onward = Onward { cluster: admission.verified.cluster(), wanted, authority, deadlines };
-        let (head, exchange) = forward(self, onward, Request::from_parts(parts, body), exchange).await?;
+        let onward = Onward { cluster: admission.verified.cluster(), wanted, deadlines };
+        let (head, exchange) = forward(self, onward, request, exchange).await?;
         Ok((head, exchange, deadlines.total))
     }
 
@@ -240,13 +243,11 @@ impl Gateway {
         Err(Denial::CannotMeter)
     }
 
-    /// Takes the client's secrets and claims out of the head, and puts in who is charged.
-    fn dress(&self, parts: &mut Parts, admission: &Admission, charge: Option<&Charge>, id: &RequestId) {
+    /// What the service is told of who is charged.
+    fn stamp(&self, admission: &Admission, charge: Option<&Charge>, id: &RequestId) -> Stamp {
         let verified = &admission.verified;
         let counted = charge.map(|charge| CountedIn(self.meter.incarnation(), charge.hour(), charge.sequence()));
-        let stamp = Stamp::new(verified.account_id(), verified.key_id(), counted);
-        extract::take_out(&mut parts.headers);
-        headers::to_upstream(&mut parts.headers, &stamp, id.header());
+        Stamp::new(verified.account_id(), verified.key_id(), counted, id.header())
     }
 
     /// A client may refuse a longer list of headers, and break all its calls on the connection with it.
@@ -292,11 +293,17 @@ fn check_length(parts: &Parts, limits: UploadLimits) -> Result<(), Denial> {
     if declared.is_some_and(|bytes| bytes > limits.bytes) { Err(Denial::BodyTooLarge) } else { Ok(()) }
 }
 
-/// The authority as the client wrote it, for the call upstream.
-fn authority_of(parts: &Parts) -> Result<HeaderValue, Denial> {
-    if let Some(host) = parts.headers.get(HOST) {
-        return Ok(host.clone());
-    }
-    let authority = parts.uri.authority().ok_or(Denial::Malformed)?;
-    HeaderValue::from_str(authority.as_str()).map_err(|_| Denial::Malformed)
+/// The request as it goes on, without the client's secrets.
+fn outbound(parts: Parts, stamp: Stamp, body: Uploading) -> Result<Outbound, Denial> {
+    let Parts { method, uri, mut headers, .. } = parts;
+    let uri = uri.into_parts();
+    let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    // As the client wrote it.
+    let authority = match (headers.get(HOST), uri.authority) {
+        (Some(host), _) => host.clone(),
+        (None, Some(authority)) => HeaderValue::from_str(authority.as_str()).map_err(|_| Denial::Malformed)?,
+        (None, None) => return Err(Denial::Malformed),
+    };
+    extract::take_out(&mut headers);
+    Ok(Outbound { method, path, authority, headers, stamp, body })
 }

@@ -4,28 +4,20 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::Uri;
 use http::uri::Scheme;
-use http::{Request, Response, Uri};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use crate::gateway::body::Uploading;
+use crate::gateway::upstream::{Outbound, Roundtrip, Wire, http1, http2};
 use crate::principal::{Cluster, ClusterId};
 use crate::telemetry::metrics::{Metrics, UpstreamFailure};
 
-/// Streams on one HTTP/2 connection before another is opened.
-const STREAMS_MOST: usize = 100;
 /// Idle HTTP/1.1 connections kept per peer and thread.
 const IDLE_MOST: usize = 256;
 /// An idle connection is closed after this many sweeps.
@@ -34,7 +26,6 @@ pub const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How long a peer that could not be reached is passed over, doubled with each failure in a row.
 const EJECTED_FIRST: Duration = Duration::from_millis(500);
 const EJECTED_LONGEST: Duration = Duration::from_secs(30);
-const HTTP2_WINDOW: u32 = 1024 * 1024;
 
 thread_local! {
     static CLUSTERS: RefCell<HashMap<ClusterId, Peers>> = RefCell::default();
@@ -50,19 +41,14 @@ struct Peers {
 struct Peer {
     target: Arc<Target>,
     idle: Vec<Idle>,
-    http2: Vec<Http2>,
+    http2: Vec<http2::Line>,
     failures: u32,
     ejected_until: Option<Instant>,
 }
 
 struct Idle {
-    sender: http1::SendRequest<Uploading>,
+    line: Box<http1::Line>,
     sweeps: u8,
-}
-
-struct Http2 {
-    sender: http2::SendRequest<Uploading>,
-    streams: Arc<AtomicUsize>,
 }
 
 /// Where a peer is.
@@ -85,7 +71,7 @@ pub enum Wanted {
 /// A connection taken from the pool, for one call.
 pub struct Pooled {
     place: Place,
-    sender: Sender,
+    line: Line,
 }
 
 /// Which peer of which version of a cluster.
@@ -97,12 +83,10 @@ pub struct Place {
     tls: bool,
 }
 
-enum Sender {
-    Http1(http1::SendRequest<Uploading>),
-    Http2(http2::SendRequest<Uploading>, Stream),
+enum Line {
+    Http1(Box<http1::Line>),
+    Http2(http2::Line),
 }
-
-pub type Reply = Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Uploading>>>> + Send>>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -115,7 +99,7 @@ pub enum ConnectError {
     #[error("{target}: TLS: {source}")]
     Tls { target: String, source: io::Error },
     #[error("{target}: {source}")]
-    Handshake { target: String, source: hyper::Error },
+    Handshake { target: String, source: h2::Error },
     #[error("{target} does not speak HTTP/2, which gRPC needs")]
     NotHttp2 { target: String },
 }
@@ -161,7 +145,7 @@ pub fn check_out(cluster: &Cluster, wanted: Wanted, attempt: usize) -> Result<Ch
         let tls = peer.target.tls.is_some();
         let place = Place { cluster_id: cluster.cluster_id, version: cluster.version, peer: index, tls };
         match peer.take(wanted).filter(|_| attempt == 0) {
-            Some(sender) => Ok(Checkout::Ready(Pooled { place, sender })),
+            Some(line) => Ok(Checkout::Ready(Pooled { place, line })),
             None => Ok(Checkout::Connect(place, Arc::clone(&peer.target))),
         }
     })
@@ -196,15 +180,14 @@ impl Connector {
                 place.with_peer(Peer::missed);
             }
         }
-        let sender = connected?;
-        if let Sender::Http2(sender, stream) = &sender {
-            let shared = Http2 { sender: sender.clone(), streams: Arc::clone(&stream.0) };
-            place.with_peer(|peer| peer.http2.push(shared));
+        let line = connected?;
+        if let Line::Http2(line) = &line {
+            place.with_peer(|peer| peer.http2.push(line.clone()));
         }
-        Ok(Pooled { place, sender })
+        Ok(Pooled { place, line })
     }
 
-    async fn open(&self, target: &Target, wanted: Wanted) -> Result<Sender, ConnectError> {
+    async fn open(&self, target: &Target, wanted: Wanted) -> Result<Line, ConnectError> {
         let failed = |source| ConnectError::Io { target: target.to_string(), source };
         let stream = match target.host.parse::<IpAddr>() {
             Ok(address) => TcpStream::connect((address, target.port)).await,
@@ -213,55 +196,32 @@ impl Connector {
         let stream = stream.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let Some(server_name) = &target.tls else {
+            let wire = Wire::Clear(stream);
             return match wanted {
-                Wanted::Any => http1_over(stream, target).await,
-                Wanted::Http2 => http2_over(stream, target).await,
+                Wanted::Any => Ok(http1_over(wire)),
+                Wanted::Http2 => http2_over(wire, target).await,
             };
         };
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         let failed = |source| ConnectError::Tls { target: target.to_string(), source };
         let stream = connector.connect(server_name.clone(), stream).await.map_err(failed)?;
         let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let wire = Wire::Tls(Box::new(stream));
         match wanted {
-            _ if speaks_http2 => http2_over(stream, target).await,
-            Wanted::Any => http1_over(stream, target).await,
+            _ if speaks_http2 => http2_over(wire, target).await,
+            Wanted::Any => Ok(http1_over(wire)),
             Wanted::Http2 => Err(ConnectError::NotHttp2 { target: target.to_string() }),
         }
     }
 }
 
-async fn http1_over<S>(stream: S, target: &Target) -> Result<Sender, ConnectError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let failed = |source| ConnectError::Handshake { target: target.to_string(), source };
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an upstream connection ended early");
-        }
-    });
-    Ok(Sender::Http1(sender))
+fn http1_over(wire: Wire) -> Line {
+    Line::Http1(Box::new(http1::Line::new(wire)))
 }
 
-async fn http2_over<S>(stream: S, target: &Target) -> Result<Sender, ConnectError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn http2_over(wire: Wire, target: &Target) -> Result<Line, ConnectError> {
     let failed = |source| ConnectError::Handshake { target: target.to_string(), source };
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(HTTP2_WINDOW)
-        .initial_connection_window_size(HTTP2_WINDOW * 4)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(failed)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an upstream connection ended early");
-        }
-    });
-    Ok(Sender::Http2(sender, Stream::begin(&Arc::default())))
+    http2::Line::open(wire).await.map(Line::Http2).map_err(failed)
 }
 
 impl Peers {
@@ -305,31 +265,37 @@ impl Peer {
         true
     }
 
-    fn take(&mut self, wanted: Wanted) -> Option<Sender> {
-        self.http2.retain(|held| !held.sender.is_closed());
-        let free = |held: &&Http2| held.sender.is_ready() && held.streams.load(Ordering::Relaxed) < STREAMS_MOST;
+    fn take(&mut self, wanted: Wanted) -> Option<Line> {
         if wanted == Wanted::Http2 || self.target.tls.is_some() {
-            if let Some(shared) = self.http2.iter().find(free) {
-                return Some(Sender::Http2(shared.sender.clone(), Stream::begin(&shared.streams)));
+            if let Some(line) = self.shared() {
+                return Some(Line::Http2(line));
             }
             if wanted == Wanted::Http2 {
                 return None;
             }
         }
-        // The last one given back is the likeliest to be alive and in the cache. One that still finishes its last
-        // call is left for later; a closed one is dropped.
-        let mut busy = Vec::new();
-        let mut found = None;
-        while let Some(idle) = self.idle.pop() {
-            if idle.sender.is_ready() {
-                found = Some(Sender::Http1(idle.sender));
-                break;
-            }
-            if !idle.sender.is_closed() {
-                busy.push(idle);
+        // The last one given back is the likeliest to be alive and in the cache. What was closed meanwhile is dropped.
+        while let Some(Idle { mut line, .. }) = self.idle.pop() {
+            if line.is_idle() {
+                return Some(Line::Http1(line));
             }
         }
-        self.idle.append(&mut busy);
+        None
+    }
+
+    /// A connection that takes another stream. Those that were closed are dropped.
+    fn shared(&mut self) -> Option<http2::Line> {
+        let mut found = None;
+        self.http2.retain_mut(|line| {
+            if found.is_some() {
+                return true;
+            }
+            let has_room = line.has_room();
+            if has_room == Some(true) {
+                found = Some(line.clone());
+            }
+            has_room.is_some()
+        });
         found
     }
 
@@ -345,10 +311,10 @@ impl Peer {
     }
 
     fn sweep(&mut self) {
-        self.http2.retain(|held| !held.sender.is_closed());
+        self.http2.retain_mut(|line| line.has_room().is_some());
         self.idle.retain_mut(|idle| {
             idle.sweeps += 1;
-            !idle.sender.is_closed() && idle.sweeps < SWEEPS_MOST
+            idle.line.is_idle() && idle.sweeps < SWEEPS_MOST
         });
     }
 }
@@ -366,7 +332,7 @@ impl Place {
 
     /// The peer broke a connection before it answered: its idle ones are likely to be dead as well.
     pub fn broke(self) {
-        self.with_peer(|peer| peer.idle.retain(|idle| !idle.sender.is_closed()));
+        self.with_peer(|peer| peer.idle.retain_mut(|idle| idle.line.is_idle()));
     }
 }
 
@@ -375,46 +341,29 @@ impl Pooled {
         self.place
     }
 
-    /// Present where the connection speaks HTTP/2: the scheme to name in its targets.
-    pub fn http2_scheme(&self) -> Option<Scheme> {
-        let scheme = if self.place.tls { Scheme::HTTPS } else { Scheme::HTTP };
-        matches!(self.sender, Sender::Http2(..)).then_some(scheme)
-    }
-
-    /// Sends the request. What hyper could not begin to send comes back in the error and may be sent again.
-    pub fn send(&mut self, request: Request<Uploading>) -> Reply {
-        match &mut self.sender {
-            Sender::Http1(sender) => Box::pin(sender.try_send_request(request)),
-            Sender::Http2(sender, _) => Box::pin(sender.try_send_request(request)),
+    /// Begins to send the request.
+    pub fn send(self, request: Outbound) -> Roundtrip {
+        match self.line {
+            Line::Http1(line) => Roundtrip::Http1(line.begin(request)),
+            Line::Http2(line) => {
+                let scheme = if self.place.tls { Scheme::HTTPS } else { Scheme::HTTP };
+                Roundtrip::Http2(line.begin(request, scheme))
+            }
         }
     }
-
-    /// The answer was read to its end: the connection can take the next call.
-    pub fn give_back(self) {
-        let Sender::Http1(sender) = self.sender else {
-            return;
-        };
-        self.place.with_peer(|peer| {
-            if peer.idle.len() < IDLE_MOST && !sender.is_closed() {
-                peer.idle.push(Idle { sender, sweeps: 0 });
-            }
-        });
-    }
 }
 
-/// One stream of an HTTP/2 connection, until its answer was read.
-struct Stream(Arc<AtomicUsize>);
-
-impl Stream {
-    fn begin(streams: &Arc<AtomicUsize>) -> Self {
-        streams.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(streams))
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl Place {
+    /// Takes back the connection of a call that is over, where it can carry another one.
+    pub fn take_back(self, roundtrip: Roundtrip) {
+        let Roundtrip::Http1(line) = roundtrip else { return };
+        if let Some(line) = line.finish() {
+            self.with_peer(|peer| {
+                if peer.idle.len() < IDLE_MOST {
+                    peer.idle.push(Idle { line, sweeps: 0 });
+                }
+            });
+        }
     }
 }
 

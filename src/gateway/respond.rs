@@ -49,7 +49,10 @@ impl RequestId {
             let nibble = (number >> (124 - 4 * at)) & 0xf;
             *digit = b"0123456789abcdef".get(nibble as usize).copied().unwrap_or(b'0');
         }
-        Self(HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("unknown")))
+        let mut id = HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("unknown"));
+        // It never comes again, and has no place in the tables of HTTP/2.
+        id.set_sensitive(true);
+        Self(id)
     }
 
     pub fn header(&self) -> &HeaderValue {

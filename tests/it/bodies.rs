@@ -1,5 +1,6 @@
 //! Bodies of every shape: they come through whole, in pieces as they come, and are counted to the byte and the unit.
 
+mod answers;
 mod forms;
 mod leaving;
 

@@ -1,4 +1,4 @@
-//! A vector service that answers with exactly the bytes it is told, over HTTP/1.1, one call per connection.
+//! A vector service that answers with exactly the bytes it is told, over HTTP/1.1.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,8 +13,17 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// `answer` gets the whole request as text and gives the bytes of the answer.
+    /// `answer` gets the whole request as text and gives the bytes of the answer, after which the connection is closed.
     pub fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::serve(false, answer)
+    }
+
+    /// The same, with connections that stay open. What is read counts as one request.
+    pub fn keeping(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::serve(true, answer)
+    }
+
+    fn serve(keeps: bool, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -24,9 +33,12 @@ impl Scripted {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
                 thread::spawn(move || {
-                    if let Some(request) = read(&stream) {
+                    while let Some(request) = read(&stream) {
                         log.lock().unwrap().push(request.clone());
-                        let _ = (&stream).write_all(&answer(&request));
+                        let written = (&stream).write_all(&answer(&request));
+                        if !keeps || written.is_err() {
+                            break;
+                        }
                     }
                 });
             }

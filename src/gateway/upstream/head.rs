@@ -1,0 +1,316 @@
+//! Heads of HTTP/1.1 (RFC 9112): that of a request is written, that of an answer is read, and how its body is framed is told.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::ext::ReasonPhrase;
+
+use super::chunks::Chunks;
+use super::{Broke, Outbound};
+use crate::gateway::headers;
+
+/// Fields of one head, or of one list of trailers.
+pub const FIELDS_MOST: usize = 100;
+/// Bytes of one head.
+const HEAD_MOST: usize = 256 * 1024;
+
+/// How a body is told from what follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes are left.
+    Length(u64),
+    Chunked(Chunks),
+    /// It ends with the connection.
+    Close,
+}
+
+/// How the body of a request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// So many bytes are left.
+    Length(u64),
+    Chunked,
+}
+
+/// Writes the head of a request, and says how its body is to be sent. A length that the client declared is kept, since the body is held
+/// to it.
+pub fn write(request: &Outbound, into: &mut BytesMut) -> Sent {
+    let Outbound { method, path, authority, headers, stamp, body } = request;
+    into.put_slice(method.as_str().as_bytes());
+    into.put_u8(b' ');
+    into.put_slice(path.as_str().as_bytes());
+    into.put_slice(b" HTTP/1.1\r\n");
+    headers::write_upstream(headers, authority, stamp, into);
+    let declared = headers.get(CONTENT_LENGTH).and_then(digits);
+    let known = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
+    let sent = match (declared, known) {
+        (Some(length), _) => Sent::Length(length),
+        (None, Some(0)) => Sent::Length(0),
+        (None, Some(length)) => {
+            headers::write_field(&CONTENT_LENGTH, length.to_string().as_bytes(), into);
+            Sent::Length(length)
+        }
+        (None, None) => {
+            headers::write_field(&TRANSFER_ENCODING, b"chunked", into);
+            Sent::Chunked
+        }
+    };
+    into.put_slice(b"\r\n");
+    sent
+}
+
+/// The head of an answer, taken off the front of a buffer.
+pub struct Answered {
+    pub head: Response<()>,
+    pub framing: Framing,
+    /// Whether the connection can be used again after the body.
+    pub keeps: bool,
+}
+
+/// Reads the head of the answer to a request of this method, passing over interim ones. `None`: more is needed.
+pub fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Answered>, Broke> {
+    loop {
+        let Some(head) = read_one(input)? else {
+            return if input.len() > HEAD_MOST { Err(Broke::Malformed("its head is too large")) } else { Ok(None) };
+        };
+        match head.status() {
+            // Nobody asked for another protocol.
+            StatusCode::SWITCHING_PROTOCOLS => return Err(Broke::Malformed("it switches protocols")),
+            status if status.is_informational() => {}
+            _ => return framed(head, method).map(Some),
+        }
+    }
+}
+
+fn read_one(input: &mut BytesMut) -> Result<Option<Response<()>>, Broke> {
+    let mut fields_read = [const { MaybeUninit::uninit() }; FIELDS_MOST];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let length = match config.parse_response_with_uninit_headers(&mut parsed, input, &mut fields_read) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(Broke::Malformed("its head")),
+    };
+    // One allocation for all values, and the buffer stays as it is for the next read.
+    let copied = Bytes::copy_from_slice(input.get(..length).unwrap_or_default());
+    let start = input.as_ptr() as usize;
+    let values = fields(parsed.headers, |value| {
+        let at = (value.as_ptr() as usize).wrapping_sub(start);
+        // Empty values may point anywhere.
+        if at.checked_add(value.len()).is_some_and(|end| end <= copied.len()) {
+            copied.slice(at..at + value.len())
+        } else {
+            Bytes::copy_from_slice(value)
+        }
+    })?;
+    let mut head = Response::new(());
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Broke::Malformed("its status"))?;
+    *head.status_mut() = status;
+    *head.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    if let Some(reason) = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason())
+        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    {
+        head.extensions_mut().insert(reason);
+    }
+    *head.headers_mut() = values;
+    input.advance(length);
+    Ok(Some(head))
+}
+
+/// Parsed fields as a map; `share` makes a value of the bytes it is given.
+pub fn fields(parsed: &[httparse::Header<'_>], share: impl Fn(&[u8]) -> Bytes) -> Result<HeaderMap, Broke> {
+    // Room for the one that is added to every answer.
+    let mut fields = HeaderMap::with_capacity(parsed.len() + 1);
+    for field in parsed {
+        let name =
+            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Broke::Malformed("the name of a field"))?;
+        let value =
+            HeaderValue::from_maybe_shared(share(field.value)).map_err(|_| Broke::Malformed("the value of a field"))?;
+        fields.append(name, value);
+    }
+    Ok(fields)
+}
+
+/// RFC 9112, section 6.3, stricter: what can be read in two ways is malformed.
+fn framed(mut head: Response<()>, method: &Method) -> Result<Answered, Broke> {
+    let (status, version) = (head.status(), head.version());
+    let fields = head.headers_mut();
+    let mut keeps = version == Version::HTTP_11 && !says_close(fields);
+    let length = length(fields)?;
+    let is_chunked = is_chunked(fields)?;
+    if is_chunked && version == Version::HTTP_10 {
+        return Err(Broke::Malformed("it is chunked over HTTP/1.0"));
+    }
+    let has_none = *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let framing = match length {
+        _ if has_none => Framing::Length(0),
+        _ if is_chunked => {
+            // Who sends both may mean either.
+            keeps &= fields.remove(CONTENT_LENGTH).is_none();
+            Framing::Chunked(Chunks::Size)
+        }
+        Some(length) => Framing::Length(length),
+        None => Framing::Close,
+    };
+    keeps &= framing != Framing::Close;
+    Ok(Answered { head, framing, keeps })
+}
+
+fn says_close(fields: &HeaderMap) -> bool {
+    let values = fields.get_all(CONNECTION).iter();
+    let mut tokens = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
+
+/// Where a length is given more than once it has to be the same, and is made one.
+fn length(fields: &mut HeaderMap) -> Result<Option<u64>, Broke> {
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(None) };
+    let length = digits(first).ok_or(Broke::Malformed("its length"))?;
+    let (mut repeated, first) = (false, first.clone());
+    for other in lengths {
+        if digits(other) != Some(length) {
+            return Err(Broke::Malformed("it has two lengths"));
+        }
+        repeated = true;
+    }
+    if repeated {
+        fields.insert(CONTENT_LENGTH, first);
+    }
+    Ok(Some(length))
+}
+
+fn digits(value: &HeaderValue) -> Option<u64> {
+    let digits = value.to_str().ok()?;
+    // A sign is no digit.
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+/// Another coding would be lost on the way, since the header belongs to the connection.
+fn is_chunked(fields: &HeaderMap) -> Result<bool, Broke> {
+    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(false),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
+        _ => Err(Broke::Malformed("its transfer coding")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read_to(text: &str, method: &Method) -> Result<Option<Answered>, Broke> {
+        read(&mut BytesMut::from(text), method)
+    }
+
+    fn framing(fields: &str) -> Option<(Framing, bool)> {
+        let answered = read_to(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), &Method::POST).ok()??;
+        Some((answered.framing, answered.keeps))
+    }
+
+    #[test]
+    fn a_head_is_read_and_taken_off_the_buffer() {
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-Empty:\r\nx-two: 1\r\nx-two: 2\r\n\r\n";
+        for length in 0..text.len() {
+            assert!(read_to(&text[..length], &Method::GET).unwrap().is_none(), "{length}");
+        }
+        let mut input = BytesMut::from(text);
+        input.extend_from_slice(b"abc");
+        let answered = read(&mut input, &Method::GET).unwrap().unwrap();
+        assert_eq!((answered.framing, answered.keeps), (Framing::Length(3), true));
+        assert_eq!(&input[..], b"abc");
+        let fields = answered.head.headers();
+        assert_eq!((&fields["x-empty"], fields.len()), (&HeaderValue::from_static(""), 4));
+        assert_eq!(fields.get_all("x-two").iter().collect::<Vec<_>>(), ["1", "2"]);
+    }
+
+    #[test]
+    fn interim_answers_are_passed_over() {
+        let text =
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
+        let answered = read_to(text, &Method::GET).unwrap().unwrap();
+        assert_eq!(answered.head.status(), StatusCode::NO_CONTENT);
+        assert!(answered.head.headers().is_empty());
+        assert!(matches!(read_to("HTTP/1.1 101 X\r\n\r\n", &Method::GET), Err(Broke::Malformed(_))));
+        assert!(read_to("HTTP/1.1 100 Continue\r\n\r\n", &Method::GET).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_framing_is_told_from_the_head() {
+        let chunked = Framing::Chunked(Chunks::Size);
+        assert_eq!(framing("content-length: 0\r\n"), Some((Framing::Length(0), true)));
+        assert_eq!(framing("content-length: 7\r\nContent-Length: 7\r\n"), Some((Framing::Length(7), true)));
+        assert_eq!(framing("transfer-encoding: Chunked\r\n"), Some((chunked, true)));
+        assert_eq!(framing("transfer-encoding: chunked\r\ncontent-length: 7\r\n"), Some((chunked, false)));
+        assert_eq!(framing(""), Some((Framing::Close, false)));
+        assert_eq!(framing("content-length: 7\r\nconnection: x, Close\r\n"), Some((Framing::Length(7), false)));
+        for bad in [
+            "content-length: 7\r\ncontent-length: 8\r\n",
+            "content-length: 7, 7\r\n",
+            "content-length: +7\r\n",
+            "content-length: \r\n",
+            "content-length: 99999999999999999999\r\n",
+            "transfer-encoding: gzip, chunked\r\n",
+            "transfer-encoding: identity\r\n",
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+            " folded: x\r\n",
+            "name : x\r\n",
+        ] {
+            assert_eq!(framing(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn some_answers_have_no_body_whatever_they_say() {
+        let with_length = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n";
+        let answered = read_to(with_length, &Method::HEAD).unwrap().unwrap();
+        assert_eq!((answered.framing, answered.keeps), (Framing::Length(0), true));
+        assert_eq!(answered.head.headers()[CONTENT_LENGTH], "7");
+        for status in ["204 No Content", "304 Not Modified"] {
+            let answered = read_to(&format!("HTTP/1.1 {status}\r\n\r\n"), &Method::GET).unwrap().unwrap();
+            assert_eq!((answered.framing, answered.keeps), (Framing::Length(0), true), "{status}");
+        }
+    }
+
+    #[test]
+    fn an_old_service_is_understood_and_its_connection_not_kept() {
+        let answered = read_to("HTTP/1.0 200 OK\r\ncontent-length: 7\r\nconnection: keep-alive\r\n\r\n", &Method::GET);
+        assert_eq!(
+            answered.unwrap().map(|answered| (answered.framing, answered.keeps)),
+            Some((Framing::Length(7), false))
+        );
+        let chunked = read_to("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", &Method::GET);
+        assert!(matches!(chunked, Err(Broke::Malformed(_))));
+    }
+
+    #[test]
+    fn a_reason_of_its_own_is_kept() {
+        let answered =
+            read_to("HTTP/1.1 404 No Collection\r\ncontent-length: 0\r\n\r\n", &Method::GET).unwrap().unwrap();
+        assert_eq!(answered.head.extensions().get::<ReasonPhrase>().unwrap().as_bytes(), b"No Collection");
+    }
+
+    #[test]
+    fn a_head_that_never_ends_is_refused() {
+        let mut input = BytesMut::from("HTTP/1.1 200 OK\r\nx: ");
+        input.extend_from_slice(&vec![b'y'; HEAD_MOST]);
+        assert!(matches!(read(&mut input, &Method::GET), Err(Broke::Malformed(_))));
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(FIELDS_MOST + 1));
+        assert!(matches!(read_to(&many, &Method::GET), Err(Broke::Malformed(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(tail in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut input = BytesMut::from("HTTP/1.1 200 OK\r\n");
+            input.extend_from_slice(&tail);
+            let _ = read(&mut input, &Method::GET);
+        }
+    }
+}

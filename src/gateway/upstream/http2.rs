@@ -1,0 +1,261 @@
+//! One stream of a connection that carries many over HTTP/2 (RFC 9113). h2 does the work; the connection itself runs in a task of
+//! its own, the stream in that of its call.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Request, Response, Uri, Version, uri};
+use http_body::{Body, Frame, SizeHint};
+
+use super::{Broke, NoAnswer, Outbound, Wire};
+use crate::gateway::body::Uploading;
+use crate::gateway::headers;
+
+/// Streams on one connection before another is opened.
+const STREAMS_MOST: usize = 100;
+/// Bytes that a service may send ahead.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+/// Bytes of the head of an answer.
+const HEAD_MOST: u32 = 256 * 1024;
+
+/// A connection on which streams can be begun.
+#[derive(Clone)]
+pub struct Line {
+    sender: SendRequest<Bytes>,
+    streams: Arc<AtomicUsize>,
+}
+
+/// One stream, counted until its answer was read.
+struct Counted(Arc<AtomicUsize>);
+
+pub struct Roundtrip {
+    state: State,
+    upload: Option<Upload>,
+    /// Bytes of the answer that are still to come, where it said how many.
+    left: Option<u64>,
+    _counted: Counted,
+}
+
+enum State {
+    /// The connection has no room for the stream yet.
+    Opening(Box<Opening>),
+    Awaited(ResponseFuture),
+    Body(RecvStream),
+    Over,
+}
+
+struct Opening {
+    sender: SendRequest<Bytes>,
+    request: Outbound,
+    scheme: Scheme,
+}
+
+struct Upload {
+    body: Uploading,
+    stream: SendStream<Bytes>,
+}
+
+impl Line {
+    /// Greets the service, and runs the connection in a task of its own until the last of these lines is gone.
+    pub async fn open(wire: Wire) -> Result<Self, h2::Error> {
+        let mut builder = h2::client::Builder::new();
+        builder
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(HEAD_MOST)
+            .enable_push(false);
+        let (sender, connection) = builder.handshake(wire).await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an upstream connection ended early");
+            }
+        });
+        Ok(Self { sender, streams: Arc::default() })
+    }
+
+    /// Whether it still stands, and if so, whether it takes another stream now.
+    pub fn has_room(&mut self) -> Option<bool> {
+        match self.sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Some(self.streams.load(Ordering::Relaxed) < STREAMS_MOST),
+            Poll::Ready(Err(_)) => None,
+            Poll::Pending => Some(false),
+        }
+    }
+
+    pub fn begin(self, request: Outbound, scheme: Scheme) -> Box<Roundtrip> {
+        let Self { sender, streams } = self;
+        streams.fetch_add(1, Ordering::Relaxed);
+        let state = State::Opening(Box::new(Opening { sender, request, scheme }));
+        Box::new(Roundtrip { state, upload: None, left: None, _counted: Counted(streams) })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Roundtrip {
+    /// As [`super::Roundtrip::poll_head`].
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, NoAnswer>> {
+        if let State::Opening(opening) = &mut self.state {
+            let ready = ready!(opening.sender.poll_ready(cx));
+            let State::Opening(opening) = std::mem::replace(&mut self.state, State::Over) else {
+                return Poll::Ready(Err(Broke::Closed.into()));
+            };
+            match ready {
+                Ok(()) => self.open(*opening)?,
+                Err(error) => {
+                    tracing::debug!(%error, "an upstream connection takes no more streams");
+                    return Poll::Ready(Err(NoAnswer::Unsent(Box::new(opening.request))));
+                }
+            }
+        }
+        let _ = self.poll_send(cx)?;
+        let State::Awaited(answer) = &mut self.state else {
+            return Poll::Ready(Err(Broke::Closed.into()));
+        };
+        let answer = ready!(Pin::new(answer).poll(cx)).map_err(Broke::Http2)?;
+        let (head, body) = answer.into_parts();
+        self.left = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        self.state = State::Body(body);
+        Poll::Ready(Ok(Response::from_parts(head, ())))
+    }
+
+    fn open(&mut self, opening: Opening) -> Result<(), Broke> {
+        let Opening { mut sender, request, scheme } = opening;
+        let Outbound { method, path, authority, mut headers, stamp, body } = request;
+        let ends = body.is_end_stream();
+        headers::to_upstream(&mut headers, &stamp);
+        // The target names it.
+        headers.remove(HOST);
+        if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+            headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+        }
+        let mut target = uri::Parts::default();
+        target.scheme = Some(scheme);
+        target.authority = Authority::try_from(authority.as_bytes()).ok();
+        target.path_and_query = Some(path);
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.version_mut() = Version::HTTP_2;
+        // The authority was looked at before the key was, so it is one.
+        *request.uri_mut() = Uri::from_parts(target).map_err(|_| Broke::Upload)?;
+        *request.headers_mut() = headers;
+        let (answer, stream) = sender.send_request(request, ends)?;
+        self.upload = (!ends).then_some(Upload { body, stream });
+        self.state = State::Awaited(answer);
+        Ok(())
+    }
+
+    /// As [`super::Roundtrip::poll_frame`].
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
+        if self.upload.is_some() {
+            // What is still on its way does not keep the answer.
+            let _ = self.poll_send(cx)?;
+        }
+        let State::Body(body) = &mut self.state else {
+            return Poll::Ready(None);
+        };
+        match ready!(body.poll_data(cx)) {
+            Some(Ok(data)) => {
+                // Room for as much again. It fails only where the stream has ended.
+                let _ = body.flow_control().release_capacity(data.len());
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            // The answer is complete, and the service wants no more of the request.
+            Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(None),
+            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
+            None => match ready!(body.poll_trailers(cx)) {
+                Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(None) => Poll::Ready(None),
+                Err(error) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(None),
+                Err(error) => Poll::Ready(Some(Err(error.into()))),
+            },
+        }
+    }
+
+    pub fn is_end_stream(&self) -> bool {
+        match &self.state {
+            State::Body(body) => body.is_end_stream(),
+            _ => true,
+        }
+    }
+
+    pub fn size_hint(&self) -> SizeHint {
+        match self.left {
+            _ if self.is_end_stream() => SizeHint::with_exact(0),
+            Some(left) => SizeHint::with_exact(left),
+            None => SizeHint::default(),
+        }
+    }
+
+    /// Sends what the client has sent, as far as the service has room. Ready: nothing is left to be sent, be it that the service takes
+    /// no more. An error: the client broke off.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
+        while let Some(upload) = &mut self.upload {
+            if !ready!(upload.poll_room(cx)) {
+                // Why, is said where the answer is read.
+                self.upload = None;
+                break;
+            }
+            match ready!(Pin::new(&mut upload.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let ends = frame.is_trailers() || upload.body.is_end_stream();
+                    let taken = match frame.into_data() {
+                        Ok(data) => upload.stream.send_data(data, ends),
+                        Err(frame) => upload.end(frame.into_trailers().ok()),
+                    };
+                    if ends || taken.is_err() {
+                        self.upload = None;
+                    }
+                }
+                Some(Err(_)) => {
+                    upload.stream.send_reset(Reason::CANCEL);
+                    self.upload = None;
+                    return Poll::Ready(Err(Broke::Upload));
+                }
+                None => {
+                    // It fails only where the stream has ended.
+                    let _ = upload.end(None);
+                    self.upload = None;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Upload {
+    /// Ready when something can be sent; false when nothing can be any more. A byte is enough, since h2 sends what it was given as it
+    /// gets room.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.stream.reserve_capacity(1);
+        while self.stream.capacity() == 0 {
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Poll::Ready(false),
+            }
+        }
+        Poll::Ready(true)
+    }
+
+    fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), h2::Error> {
+        // What was asked for and is not needed is given back.
+        self.stream.reserve_capacity(0);
+        match trailers {
+            Some(trailers) => self.stream.send_trailers(trailers),
+            None => self.stream.send_data(Bytes::new(), true),
+        }
+    }
+}

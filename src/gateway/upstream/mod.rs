@@ -1,0 +1,101 @@
+//! One request to a service and its answer. It runs in the task of its call: nothing is handed from one task to another, which
+//! costs more than the work itself.
+
+mod chunks;
+mod head;
+pub mod http1;
+pub mod http2;
+mod wire;
+
+use std::io;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Response};
+use http_body::{Frame, SizeHint};
+
+pub use self::wire::Wire;
+use crate::gateway::body::Uploading;
+use crate::gateway::headers::Stamp;
+
+/// A request as it is to go on.
+pub struct Outbound {
+    pub method: Method,
+    pub path: PathAndQuery,
+    /// As the client wrote it.
+    pub authority: HeaderValue,
+    /// Those of the client, without its key. What of them goes on is decided where they are written.
+    pub headers: HeaderMap,
+    pub stamp: Stamp,
+    pub body: Uploading,
+}
+
+/// A request on its way, then its answer on the way back.
+pub enum Roundtrip {
+    Http1(Box<http1::Line>),
+    Http2(Box<http2::Roundtrip>),
+}
+
+/// Why a request or its answer did not come through.
+#[derive(Debug, thiserror::Error)]
+pub enum Broke {
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    #[error("the connection was closed before the answer was complete")]
+    Closed,
+    #[error("the answer is malformed: {0}")]
+    Malformed(&'static str),
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+    /// What is known of the upload says why.
+    #[error("the request body broke off")]
+    Upload,
+}
+
+/// Why there is no head of an answer.
+pub enum NoAnswer {
+    /// Nothing of the request was sent: it may be sent elsewhere.
+    Unsent(Box<Outbound>),
+    Broke(Broke),
+}
+
+impl From<Broke> for NoAnswer {
+    fn from(broke: Broke) -> Self {
+        Self::Broke(broke)
+    }
+}
+
+impl Roundtrip {
+    /// Sends on and waits for the head of the answer. To be called until it is ready, and not after that.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, NoAnswer>> {
+        match self {
+            Self::Http1(line) => line.poll_head(cx).map_err(NoAnswer::Broke),
+            Self::Http2(roundtrip) => roundtrip.poll_head(cx),
+        }
+    }
+
+    /// The next frame of the answer's body; what is left of the request is sent meanwhile.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
+        match self {
+            Self::Http1(line) => line.poll_frame(cx),
+            Self::Http2(roundtrip) => roundtrip.poll_frame(cx),
+        }
+    }
+
+    /// Whether the answer is complete, as far as is known.
+    pub fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(line) => line.is_end_stream(),
+            Self::Http2(roundtrip) => roundtrip.is_end_stream(),
+        }
+    }
+
+    /// What is still to come of the answer's body.
+    pub fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(line) => line.size_hint(),
+            Self::Http2(roundtrip) => roundtrip.size_hint(),
+        }
+    }
+}
