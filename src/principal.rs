@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -140,6 +141,28 @@ id!(
     /// New whenever the store may have lost writes.
     Epoch, "epo_"
 );
+
+/// For maps by what is random already, or a keyed hash: its first bytes are as good as any hash of it, and nobody outside can choose
+/// them.
+pub type RandomAlready = BuildHasherDefault<FirstBytes>;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    // The length prefix that arrays are hashed with says nothing here.
+    fn write_usize(&mut self, _length: usize) {}
+}
 
 /// The place of a change in the store's log: 1 for the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -2,7 +2,6 @@
 //! revocation (design, section 5): a fill never overwrites a tombstone and never brings back what the log has passed.
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +14,9 @@ use quick_cache::sync::Cache;
 use crate::auth::entry::{Entry, Known};
 use crate::key::Digest;
 use crate::mutant::Mutant;
-use crate::principal::{Account, AccountId, AccountStatus, Cluster, ClusterId, Credential, Epoch, Revision};
+use crate::principal::{
+    Account, AccountId, AccountStatus, Cluster, ClusterId, Credential, Epoch, RandomAlready, Revision,
+};
 use crate::store::{Change, ClustersRead, Found, Loaded, LogEntry};
 use crate::time::BootTime;
 
@@ -28,10 +29,10 @@ const TOMBSTONES_MOST: usize = 65_536;
 const KEYS_MOST: usize = 16_000_000;
 
 pub struct Keyring {
-    keys: DashMap<Digest, Entry, BuildHasherDefault<DigestHasher>>,
-    accounts: DashMap<AccountId, Account>,
+    keys: DashMap<Digest, Entry, RandomAlready>,
+    accounts: DashMap<AccountId, Account, RandomAlready>,
     hosts: DashMap<Box<str>, Arc<Cluster>>,
-    clusters: DashMap<ClusterId, Arc<Cluster>>,
+    clusters: DashMap<ClusterId, Arc<Cluster>, RandomAlready>,
     unknown: Cache<Digest, BootTime>,
     /// Raised to a revision before its entries are changed; a fill below it is refused.
     floor: AtomicU64,
@@ -336,23 +337,4 @@ impl Drop for LoadGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
-}
-
-/// A digest is a keyed hash already: its first bytes are as good as any hash of it, and nobody outside can choose them.
-#[derive(Default)]
-pub struct DigestHasher(u64);
-
-impl Hasher for DigestHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    // The length prefix that arrays are hashed with says nothing here.
-    fn write_usize(&mut self, _length: usize) {}
 }

@@ -32,6 +32,7 @@ pub struct Deadlines {
 }
 
 /// Where a call goes, and until when.
+#[derive(Clone, Copy)]
 pub struct Onward<'a> {
     pub cluster: &'a Cluster,
     pub wanted: Wanted,
@@ -42,18 +43,51 @@ pub struct Onward<'a> {
 pub type Answered = (Response<()>, Option<Box<Exchange>>);
 
 /// Sends the request and returns the head of the answer. On a denial the charge is committed.
-pub async fn forward(
+///
+/// The request leaves before this returns, where a connection is at hand; what is seldom is boxed, since every call would carry the
+/// room for it.
+pub fn forward<'a>(
+    gateway: &'a Arc<Gateway>,
+    onward: Onward<'a>,
+    request: Outbound,
+    exchange: Box<Exchange>,
+) -> impl Future<Output = Result<Answered, Denial>> + Send + 'a {
+    let Onward { cluster, wanted, deadlines } = onward;
+    let begun = match pool::check_out(cluster, wanted, 0) {
+        Ok(Checkout::Ready(pooled)) => Ok((pooled.place(), InFlight::begin(pooled, request, exchange, deadlines))),
+        checkout => Err(Box::pin(forward_slowly(gateway, onward, request, exchange, (0, checkout)))),
+    };
+    async move {
+        let (place, in_flight) = match begun {
+            Ok(begun) => begun,
+            Err(slowly) => return slowly.await,
+        };
+        let (replied, exchange) = in_flight.await;
+        match conclude(gateway, cluster, place, replied, exchange) {
+            Concluded::Over(answered) => answered,
+            Concluded::Unsent(request, exchange) => {
+                let checkout = pool::check_out(cluster, wanted, 1);
+                Box::pin(forward_slowly(gateway, onward, *request, exchange, (1, checkout))).await
+            }
+        }
+    }
+}
+
+/// Tries one peer after the other, as long as nothing was sent, from the attempt of this number on.
+async fn forward_slowly(
     gateway: &Arc<Gateway>,
     onward: Onward<'_>,
     mut request: Outbound,
     mut exchange: Box<Exchange>,
+    (first, mut checkout): (usize, Result<Checkout, ConnectError>),
 ) -> Result<Answered, Denial> {
     let Onward { cluster, wanted, deadlines } = onward;
-    for attempt in 0..ATTEMPTS {
-        let pooled = match connection(gateway, cluster, wanted, attempt).await {
+    for attempt in first + 1..=ATTEMPTS {
+        let pooled = match connection(gateway, checkout, wanted).await {
             Ok(pooled) => pooled,
-            Err(error) if attempt + 1 < ATTEMPTS && !matches!(error, ConnectError::NoPeer) => {
+            Err(error) if attempt < ATTEMPTS && !matches!(error, ConnectError::NoPeer) => {
                 tracing::debug!(cluster = %cluster.cluster_id, %error, "a peer is passed over");
+                checkout = pool::check_out(cluster, wanted, attempt);
                 continue;
             }
             Err(error) => {
@@ -63,26 +97,12 @@ pub async fn forward(
             }
         };
         let place = pooled.place();
-        exchange.is_sent_to(place);
-        let (replied, returned) = InFlight::new(pooled.send(request), exchange, deadlines).await;
-        exchange = returned;
-        match replied {
-            Replied::Answer(head, roundtrip) if gateway.fits(head.headers()) => {
-                return Ok(exchange.answered(head, roundtrip));
-            }
-            Replied::Answer(..) => {
-                tracing::warn!(cluster = %cluster.cluster_id, "an answer's list of headers is too large for clients");
-                exchange.end_as(Outcome::UpstreamError);
-                return Err(Denial::Upstream);
-            }
-            Replied::Unsent(unsent) => request = *unsent,
-            Replied::Late => {
-                gateway.metrics.upstream_failures.of(&UpstreamFailure::FirstByteTimeout).inc();
-                exchange.end_as(Outcome::Timeout);
-                return Err(Denial::Deadline);
-            }
-            Replied::Broken(error) => return Err(broken(gateway, cluster, place, exchange, &error)),
+        let (replied, returned) = InFlight::begin(pooled, request, exchange, deadlines).await;
+        match conclude(gateway, cluster, place, replied, returned) {
+            Concluded::Over(answered) => return answered,
+            Concluded::Unsent(again, returned) => (request, exchange) = (*again, returned),
         }
+        checkout = pool::check_out(cluster, wanted, attempt);
     }
     exchange.end_as(Outcome::UpstreamError);
     Err(Denial::Upstream)
@@ -90,15 +110,47 @@ pub async fn forward(
 
 async fn connection(
     gateway: &Gateway,
-    cluster: &Cluster,
+    checkout: Result<Checkout, ConnectError>,
     wanted: Wanted,
-    attempt: usize,
 ) -> Result<Pooled, ConnectError> {
-    match pool::check_out(cluster, wanted, attempt)? {
+    match checkout? {
         Checkout::Ready(pooled) => Ok(pooled),
-        // Boxed: it is seldom, and large, and every call would carry the room for it.
-        Checkout::Connect(place, target) => Box::pin(gateway.connector.connect(place, &target, wanted)).await,
+        Checkout::Connect(place, target) => gateway.connector.connect(place, &target, wanted).await,
     }
+}
+
+/// What an attempt came to.
+enum Concluded {
+    Over(Result<Answered, Denial>),
+    /// Nothing of it was sent.
+    Unsent(Box<Outbound>, Box<Exchange>),
+}
+
+fn conclude(
+    gateway: &Gateway,
+    cluster: &Cluster,
+    place: Place,
+    replied: Replied,
+    exchange: Box<Exchange>,
+) -> Concluded {
+    Concluded::Over(match replied {
+        Replied::Answer(head, roundtrip) if gateway.fits(head.headers()) => Ok(exchange.answered(head, roundtrip)),
+        Replied::Answer(..) => {
+            tracing::warn!(cluster = %cluster.cluster_id, "an answer's list of headers is too large for clients");
+            exchange.end_as(Outcome::UpstreamError);
+            Err(Denial::Upstream)
+        }
+        Replied::Unsent(request) => {
+            place.broke();
+            return Concluded::Unsent(request, exchange);
+        }
+        Replied::Late => {
+            gateway.metrics.upstream_failures.of(&UpstreamFailure::FirstByteTimeout).inc();
+            exchange.end_as(Outcome::Timeout);
+            Err(Denial::Deadline)
+        }
+        Replied::Broken(error) => Err(broken(gateway, cluster, place, exchange, &error)),
+    })
 }
 
 /// The exchange broke before an answer came: says whose fault it was.
@@ -141,7 +193,9 @@ struct Waiting {
 }
 
 impl InFlight {
-    fn new(roundtrip: Roundtrip, exchange: Box<Exchange>, deadlines: Deadlines) -> Self {
+    fn begin(pooled: Pooled, request: Outbound, mut exchange: Box<Exchange>, deadlines: Deadlines) -> Self {
+        exchange.is_sent_to(pooled.place());
+        let roundtrip = pooled.send(request);
         Self { waiting: Some(Waiting { roundtrip, exchange, deadlines, timer: None }) }
     }
 }

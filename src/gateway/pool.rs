@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::gateway::upstream::{Outbound, Roundtrip, Wire, http1, http2};
-use crate::principal::{Cluster, ClusterId};
+use crate::principal::{Cluster, ClusterId, RandomAlready};
 use crate::telemetry::metrics::{Metrics, UpstreamFailure};
 
 /// Idle HTTP/1.1 connections kept per peer and thread.
@@ -28,7 +28,7 @@ const EJECTED_FIRST: Duration = Duration::from_millis(500);
 const EJECTED_LONGEST: Duration = Duration::from_secs(30);
 
 thread_local! {
-    static CLUSTERS: RefCell<HashMap<ClusterId, Peers>> = RefCell::default();
+    static CLUSTERS: RefCell<HashMap<ClusterId, Peers, RandomAlready>> = RefCell::default();
 }
 
 /// The peers of one cluster as one thread sees them.
@@ -283,20 +283,9 @@ impl Peer {
         None
     }
 
-    /// A connection that takes another stream. Those that were closed are dropped.
-    fn shared(&mut self) -> Option<http2::Line> {
-        let mut found = None;
-        self.http2.retain_mut(|line| {
-            if found.is_some() {
-                return true;
-            }
-            let has_room = line.has_room();
-            if has_room == Some(true) {
-                found = Some(line.clone());
-            }
-            has_room.is_some()
-        });
-        found
+    /// A connection with room for another stream. Whether it still stands is seen when the stream is begun.
+    fn shared(&self) -> Option<http2::Line> {
+        self.http2.iter().find(|line| line.has_room()).cloned()
     }
 
     fn reached(&mut self) {
@@ -311,7 +300,7 @@ impl Peer {
     }
 
     fn sweep(&mut self) {
-        self.http2.retain_mut(|line| line.has_room().is_some());
+        self.http2.retain_mut(http2::Line::stands);
         self.idle.retain_mut(|idle| {
             idle.sweeps += 1;
             idle.line.is_idle() && idle.sweeps < SWEEPS_MOST
@@ -330,9 +319,12 @@ impl Place {
         });
     }
 
-    /// The peer broke a connection before it answered: its idle ones are likely to be dead as well.
+    /// The peer broke a connection before it answered: its other ones are likely to be dead as well.
     pub fn broke(self) {
-        self.with_peer(|peer| peer.idle.retain_mut(|idle| idle.line.is_idle()));
+        self.with_peer(|peer| {
+            peer.http2.retain_mut(http2::Line::stands);
+            peer.idle.retain_mut(|idle| idle.line.is_idle());
+        });
     }
 }
 

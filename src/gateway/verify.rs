@@ -50,6 +50,11 @@ pub struct Admission {
 enum NotAdmitted {
     /// Nobody knows it.
     Unknown,
+    /// The store has to be asked first.
+    Unsure {
+        is_missing: bool,
+        at: BootTime,
+    },
     Denied(Denial),
 }
 
@@ -63,38 +68,67 @@ impl Verifier {
     /// The fast path: no waiting, no allocation, one look at the clock. While the pepper is rotated, a key that is unknown under
     /// the present one is looked for under the one before; a deleted key is known, and denied, under either.
     pub async fn verify(&self, key: PresentedKey<'_>, to: Destination<'_>, from: IpAddr) -> Result<Admission, Denial> {
-        let mut admitted = self.verify_digest(self.digester.digest(key), to, from).await;
+        let digest = self.digester.digest(key);
+        let why = match self.look(&digest, to, from) {
+            Ok(admission) => return Ok(admission),
+            // Also a deleted key: that is a client that was not told, and no guess.
+            Err(NotAdmitted::Denied(denial)) => return Err(denial),
+            Err(why) => why,
+        };
+        // Boxed: it is seldom, and large, and every call would carry the room for it.
+        Box::pin(self.verify_slowly(key, digest, why, to, from)).await
+    }
+
+    async fn verify_slowly(
+        &self,
+        key: PresentedKey<'_>,
+        digest: Digest,
+        why: NotAdmitted,
+        to: Destination<'_>,
+        from: IpAddr,
+    ) -> Result<Admission, Denial> {
+        let mut admitted = self.ask_and_look(digest, why, to, from).await;
         if let Err(NotAdmitted::Unknown) = admitted
             && let Some(digest) = self.digester.previous_digest(key)
         {
-            admitted = self.verify_digest(digest, to, from).await;
+            admitted = match self.look(&digest, to, from) {
+                Err(why) => self.ask_and_look(digest, why, to, from).await,
+                admitted => admitted,
+            };
         }
         admitted.map_err(|why| match why {
             NotAdmitted::Unknown => self.denial(Denial::NotValid, from, clock::boot()),
+            NotAdmitted::Unsure { .. } => Denial::CannotVerify,
             NotAdmitted::Denied(denial) => denial,
         })
     }
 
-    async fn verify_digest(&self, digest: Digest, to: Destination<'_>, from: IpAddr) -> Result<Admission, NotAdmitted> {
-        for attempt in 0..2 {
-            let seen = glance(&self.keyring, &self.lease, &digest, clock::boot, |keyring| self.cluster(keyring, to));
-            let at = clock::boot();
-            let wall = clock::wall_at(at);
-            let is_missing = seen.is_missing();
-            match seen.verdict(at, wall, from) {
-                Verdict::Admit(verified) => return Ok(Admission { verified, at, wall }),
-                // Also a deleted key: that is a client that was not told, and no guess.
-                Verdict::Deny(denial) => return Err(NotAdmitted::Denied(denial)),
-                Verdict::Unknown => return Err(NotAdmitted::Unknown),
-                Verdict::Unsure if attempt == 0 => {
-                    let suspect = is_missing && self.failed_auth.is_over_its_rate(from, at);
-                    // Boxed: it is seldom, and large, and every call would carry the room for it.
-                    Box::pin(self.ask(digest, at, if suspect { Lane::Suspect } else { Lane::Usual })).await?;
-                }
-                Verdict::Unsure => {}
-            }
+    /// Where the keyring could not tell, the store is asked and the keyring once more.
+    async fn ask_and_look(
+        &self,
+        digest: Digest,
+        why: NotAdmitted,
+        to: Destination<'_>,
+        from: IpAddr,
+    ) -> Result<Admission, NotAdmitted> {
+        let NotAdmitted::Unsure { is_missing, at } = why else { return Err(why) };
+        let suspect = is_missing && self.failed_auth.is_over_its_rate(from, at);
+        self.ask(digest, at, if suspect { Lane::Suspect } else { Lane::Usual }).await?;
+        self.look(&digest, to, from)
+    }
+
+    /// What the keyring says at this moment.
+    fn look(&self, digest: &Digest, to: Destination<'_>, from: IpAddr) -> Result<Admission, NotAdmitted> {
+        let seen = glance(&self.keyring, &self.lease, digest, clock::boot, |keyring| self.cluster(keyring, to));
+        let at = clock::boot();
+        let wall = clock::wall_at(at);
+        let is_missing = seen.is_missing();
+        match seen.verdict(at, wall, from) {
+            Verdict::Admit(verified) => Ok(Admission { verified, at, wall }),
+            Verdict::Deny(denial) => Err(NotAdmitted::Denied(denial)),
+            Verdict::Unknown => Err(NotAdmitted::Unknown),
+            Verdict::Unsure => Err(NotAdmitted::Unsure { is_missing, at }),
         }
-        Err(NotAdmitted::Denied(Denial::CannotVerify))
     }
 
     /// What a denial becomes for an address that shows too many bad keys.

@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use crate::config::LimitsConfig;
-use crate::principal::AccountId;
+use crate::principal::{AccountId, RandomAlready};
 use crate::time::BootTime;
 use crate::verdict::Denial;
 
@@ -61,7 +61,7 @@ impl Limits {
         Self(Some(Arc::new(Table {
             rate: Rate::new(limits),
             limits,
-            states: DashMap::new(),
+            states: DashMap::default(),
             sweep_at: AtomicUsize::new(SWEEP_FLOOR),
         })))
     }
@@ -93,7 +93,7 @@ impl Drop for Permit {
 struct Table {
     limits: AccountLimits,
     rate: Rate,
-    states: DashMap<AccountId, State>,
+    states: DashMap<AccountId, State, RandomAlready>,
     /// The number of accounts from which on idle ones are looked for.
     sweep_at: AtomicUsize,
 }

@@ -81,13 +81,15 @@ impl Line {
         Ok(Self { sender, streams: Arc::default() })
     }
 
-    /// Whether it still stands, and if so, whether it takes another stream now.
-    pub fn has_room(&mut self) -> Option<bool> {
-        match self.sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Some(self.streams.load(Ordering::Relaxed) < STREAMS_MOST),
-            Poll::Ready(Err(_)) => None,
-            Poll::Pending => Some(false),
-        }
+    /// Whether another stream would not have to wait for one to end.
+    pub fn has_room(&self) -> bool {
+        let streams = self.streams.load(Ordering::Relaxed);
+        streams < STREAMS_MOST && streams < self.sender.current_max_send_streams().max(1)
+    }
+
+    /// Neither side has closed the connection, or is about to.
+    pub fn stands(&mut self) -> bool {
+        !matches!(self.sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
     }
 
     pub fn begin(self, request: Outbound, scheme: Scheme) -> Box<Roundtrip> {
