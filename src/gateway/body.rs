@@ -120,7 +120,8 @@ impl Relayed {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                self.end_as(Outcome::UpstreamError);
+                let outcome = exchange.upload().state().blame();
+                self.end_as(outcome);
                 Poll::Ready(Some(Err(BodyError::Upstream(error))))
             }
             None => {
@@ -174,6 +175,18 @@ pub enum UploadState {
     Broken = 2,
     TooLarge = 3,
     TooSlow = 4,
+}
+
+impl UploadState {
+    /// How a call ends that breaks off while its request got so far.
+    pub fn blame(self) -> Outcome {
+        match self {
+            Self::Broken => Outcome::ClientAbort,
+            Self::TooLarge => Outcome::Aborted,
+            Self::TooSlow => Outcome::Timeout,
+            Self::Sending | Self::Complete => Outcome::UpstreamError,
+        }
+    }
 }
 
 impl Upload {
@@ -232,6 +245,11 @@ impl Uploading {
         (Self { inner, upload: Arc::clone(&upload), limits, slow: None }, upload)
     }
 
+    /// The service takes no more of it: what comes of the call is not waited for on account of the client.
+    pub fn is_cut_short(&self) {
+        self.upload.set(UploadState::Complete);
+    }
+
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let UploadLimits { slow_rate, slow_after, .. } = self.limits;
         let bytes = self.upload.bytes();
@@ -277,7 +295,7 @@ impl Body for Uploading {
         match frame {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    headers::clean_trailers(trailers);
+                    headers::clean_request_trailers(trailers);
                 }
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 let bytes = self.upload.bytes.fetch_add(length, Ordering::Relaxed) + length;

@@ -2,12 +2,14 @@
 //!
 //! Whoever holds an [`Exchange`] must end it; dropping it counts the call as aborted, so that nothing is ever lost.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body::Frame;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
@@ -149,10 +151,23 @@ impl Exchange {
         self.give_back();
     }
 
-    /// The answer was read to its end: its connection can carry another call.
+    /// The answer was read to its end: its connection can carry another call. A service that answers before it has the whole request gets
+    /// the rest of it all the same, within bounds.
     fn give_back(&mut self) {
-        if let (Some(place), Some(answer)) = (self.sent_to, self.answer.take()) {
-            place.take_back(answer.roundtrip);
+        let (Some(place), Some(Answer { mut roundtrip, .. })) = (self.sent_to, self.answer.take()) else {
+            return;
+        };
+        match Handle::try_current() {
+            Ok(runtime) if roundtrip.is_sending() => {
+                let patience = self.gateway.config.limits.abandoned_drain;
+                runtime.spawn(async move {
+                    let sent = tokio::time::timeout(patience, poll_fn(|cx| roundtrip.poll_send(cx))).await;
+                    if matches!(sent, Ok(Ok(()))) {
+                        place.take_back(roundtrip);
+                    }
+                });
+            }
+            _ => place.take_back(roundtrip),
         }
     }
 

@@ -102,7 +102,7 @@ async fn forward_slowly(
             Concluded::Over(answered) => return answered,
             Concluded::Unsent(again, returned) => (request, exchange) = (*again, returned),
         }
-        checkout = pool::check_out(cluster, wanted, attempt);
+        checkout = if attempt < ATTEMPTS { pool::check_out(cluster, wanted, attempt) } else { break };
     }
     exchange.end_as(Outcome::UpstreamError);
     Err(Denial::Upstream)
@@ -155,20 +155,21 @@ fn conclude(
 
 /// The exchange broke before an answer came: says whose fault it was.
 fn broken(gateway: &Gateway, cluster: &Cluster, place: Place, exchange: Box<Exchange>, error: &Broke) -> Denial {
-    let (outcome, denial) = match exchange.upload().state() {
-        UploadState::Broken => (Outcome::ClientAbort, Denial::Malformed),
-        UploadState::TooLarge => (Outcome::Aborted, Denial::BodyTooLarge),
-        UploadState::TooSlow => (Outcome::Timeout, Denial::Deadline),
+    let upload = exchange.upload().state();
+    let denial = match upload {
+        UploadState::Broken => Denial::Malformed,
+        UploadState::TooLarge => Denial::BodyTooLarge,
+        UploadState::TooSlow => Denial::Deadline,
         UploadState::Sending | UploadState::Complete => {
             tracing::warn!(cluster = %cluster.cluster_id, %error, "the upstream broke the connection");
             let failure =
                 if matches!(error, Broke::Malformed(_)) { UpstreamFailure::Malformed } else { UpstreamFailure::Reset };
             gateway.metrics.upstream_failures.of(&failure).inc();
             place.broke();
-            (Outcome::UpstreamError, Denial::Upstream)
+            Denial::Upstream
         }
     };
-    exchange.end_as(outcome);
+    exchange.end_as(upload.blame());
     denial
 }
 
@@ -250,6 +251,10 @@ impl Drop for InFlight {
         let Some(Waiting { mut roundtrip, exchange, deadlines, .. }) = self.waiting.take() else {
             return;
         };
+        // What is half done is left so: the exchange commits itself.
+        if std::thread::panicking() {
+            return;
+        }
         exchange.adopt_by_drains(|exchange| async move {
             let head = poll_fn(|cx| roundtrip.poll_head(cx));
             match tokio::time::timeout_at(deadlines.total, head).await {

@@ -65,6 +65,20 @@ fn is_not_for_the_client(name: &str) -> bool {
     name == "alt-svc" || name.starts_with("access-control-")
 }
 
+/// What is said before a body or not at all (RFC 9110, section 6.5.1).
+fn says_what_the_body_is(name: &str) -> bool {
+    matches!(
+        name,
+        "cache-control"
+            | "content-encoding"
+            | "content-range"
+            | "content-type"
+            | "max-forwards"
+            | "set-cookie"
+            | "trailer"
+    )
+}
+
 /// What has no place in trailers: it would change the message after it was judged.
 fn is_no_trailer(name: &str) -> bool {
     matches!(name, "host" | "content-length" | "authorization" | "dashvector-auth-token")
@@ -216,6 +230,12 @@ pub fn to_client(headers: &mut HeaderMap, request_id: &HeaderValue) {
     }
     remove_where(headers, |name| is_hop_by_hop(name) || is_not_for_the_client(name) || is_ours(name));
     headers.insert(&REQUEST_ID, request_id.clone());
+}
+
+/// The same for those of a request: a service may take them for headers, so nothing passes that would not pass as one.
+pub fn clean_request_trailers(trailers: &mut HeaderMap) {
+    clean_trailers(trailers);
+    remove_where(trailers, |name| is_not_for_the_service(name) || says_what_the_body_is(name));
 }
 
 /// Removes from trailers, of a request or an answer, what must not stand there or would be forged.

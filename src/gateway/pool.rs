@@ -41,9 +41,16 @@ struct Peers {
 struct Peer {
     target: Arc<Target>,
     idle: Vec<Idle>,
-    http2: Vec<http2::Line>,
+    http2: Vec<Shared>,
     failures: u32,
     ejected_until: Option<Instant>,
+}
+
+/// Many calls at once may have it.
+struct Shared {
+    line: http2::Line,
+    /// For how many sweeps nobody had.
+    sweeps: u8,
 }
 
 struct Idle {
@@ -144,7 +151,7 @@ pub fn check_out(cluster: &Cluster, wanted: Wanted, attempt: usize) -> Result<Ch
         let peer = peers.peers.get_mut(index).ok_or(ConnectError::NoPeer)?;
         let tls = peer.target.tls.is_some();
         let place = Place { cluster_id: cluster.cluster_id, version: cluster.version, peer: index, tls };
-        match peer.take(wanted).filter(|_| attempt == 0) {
+        match if attempt == 0 { peer.take(wanted) } else { None } {
             Some(line) => Ok(Checkout::Ready(Pooled { place, line })),
             None => Ok(Checkout::Connect(place, Arc::clone(&peer.target))),
         }
@@ -182,7 +189,7 @@ impl Connector {
         }
         let line = connected?;
         if let Line::Http2(line) = &line {
-            place.with_peer(|peer| peer.http2.push(line.clone()));
+            place.with_peer(|peer| peer.share(line.clone()));
         }
         Ok(Pooled { place, line })
     }
@@ -285,7 +292,14 @@ impl Peer {
 
     /// A connection with room for another stream. Whether it still stands is seen when the stream is begun.
     fn shared(&self) -> Option<http2::Line> {
-        self.http2.iter().find(|line| line.has_room()).cloned()
+        self.http2.iter().find(|shared| shared.line.has_room()).map(|shared| shared.line.clone())
+    }
+
+    /// Lets others have it too. Where there are very many already it is for the one call.
+    fn share(&mut self, line: http2::Line) {
+        if self.http2.len() < IDLE_MOST {
+            self.http2.push(Shared { line, sweeps: 0 });
+        }
     }
 
     fn reached(&mut self) {
@@ -300,7 +314,10 @@ impl Peer {
     }
 
     fn sweep(&mut self) {
-        self.http2.retain_mut(http2::Line::stands);
+        self.http2.retain_mut(|Shared { line, sweeps }| {
+            *sweeps = if line.is_quiet() { *sweeps + 1 } else { 0 };
+            line.stands() && *sweeps < SWEEPS_MOST
+        });
         self.idle.retain_mut(|idle| {
             idle.sweeps += 1;
             idle.line.is_idle() && idle.sweeps < SWEEPS_MOST
@@ -322,7 +339,7 @@ impl Place {
     /// The peer broke a connection before it answered: its other ones are likely to be dead as well.
     pub fn broke(self) {
         self.with_peer(|peer| {
-            peer.http2.retain_mut(http2::Line::stands);
+            peer.http2.retain_mut(|shared| shared.line.stands());
             peer.idle.retain_mut(|idle| idle.line.is_idle());
         });
     }

@@ -14,6 +14,8 @@ use crate::gateway::headers;
 
 /// Fields of one head, or of one list of trailers.
 pub const FIELDS_MOST: usize = 100;
+/// Interim answers to one request.
+const INTERIM_MOST: u8 = 32;
 /// Bytes of one head.
 const HEAD_MOST: usize = 256 * 1024;
 
@@ -70,8 +72,8 @@ pub struct Answered {
     pub keeps: bool,
 }
 
-/// Reads the head of the answer to a request of this method, passing over interim ones. `None`: more is needed.
-pub fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Answered>, Broke> {
+/// Reads the head of the answer to a request of this method, passing over interim ones, which are counted. `None`: more is needed.
+pub fn read(input: &mut BytesMut, method: &Method, interim: &mut u8) -> Result<Option<Answered>, Broke> {
     loop {
         let Some(head) = read_one(input)? else {
             return if input.len() > HEAD_MOST { Err(Broke::Malformed("its head is too large")) } else { Ok(None) };
@@ -79,7 +81,8 @@ pub fn read(input: &mut BytesMut, method: &Method) -> Result<Option<Answered>, B
         match head.status() {
             // Nobody asked for another protocol.
             StatusCode::SWITCHING_PROTOCOLS => return Err(Broke::Malformed("it switches protocols")),
-            status if status.is_informational() => {}
+            status if status.is_informational() && *interim < INTERIM_MOST => *interim += 1,
+            status if status.is_informational() => return Err(Broke::Malformed("it never comes to an end")),
             _ => return framed(head, method).map(Some),
         }
     }
@@ -145,6 +148,8 @@ fn framed(mut head: Response<()>, method: &Method) -> Result<Answered, Broke> {
         return Err(Broke::Malformed("it is chunked over HTTP/1.0"));
     }
     let has_none = *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    // A body may follow all the same.
+    keeps &= status != StatusCode::NO_CONTENT || !is_chunked && length.unwrap_or(0) == 0;
     let framing = match length {
         _ if has_none => Framing::Length(0),
         _ if is_chunked => {
@@ -206,7 +211,7 @@ mod tests {
     use super::*;
 
     fn read_to(text: &str, method: &Method) -> Result<Option<Answered>, Broke> {
-        read(&mut BytesMut::from(text), method)
+        read(&mut BytesMut::from(text), method, &mut 0)
     }
 
     fn framing(fields: &str) -> Option<(Framing, bool)> {
@@ -222,7 +227,7 @@ mod tests {
         }
         let mut input = BytesMut::from(text);
         input.extend_from_slice(b"abc");
-        let answered = read(&mut input, &Method::GET).unwrap().unwrap();
+        let answered = read(&mut input, &Method::GET, &mut 0).unwrap().unwrap();
         assert_eq!((answered.framing, answered.keeps), (Framing::Length(3), true));
         assert_eq!(&input[..], b"abc");
         let fields = answered.head.headers();
@@ -239,6 +244,8 @@ mod tests {
         assert!(answered.head.headers().is_empty());
         assert!(matches!(read_to("HTTP/1.1 101 X\r\n\r\n", &Method::GET), Err(Broke::Malformed(_))));
         assert!(read_to("HTTP/1.1 100 Continue\r\n\r\n", &Method::GET).unwrap().is_none());
+        let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(usize::from(INTERIM_MOST) + 1);
+        assert!(matches!(read_to(&endless, &Method::GET), Err(Broke::Malformed(_))));
     }
 
     #[test]
@@ -300,7 +307,7 @@ mod tests {
     fn a_head_that_never_ends_is_refused() {
         let mut input = BytesMut::from("HTTP/1.1 200 OK\r\nx: ");
         input.extend_from_slice(&vec![b'y'; HEAD_MOST]);
-        assert!(matches!(read(&mut input, &Method::GET), Err(Broke::Malformed(_))));
+        assert!(matches!(read(&mut input, &Method::GET, &mut 0), Err(Broke::Malformed(_))));
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(FIELDS_MOST + 1));
         assert!(matches!(read_to(&many, &Method::GET), Err(Broke::Malformed(_))));
     }
@@ -310,7 +317,7 @@ mod tests {
         fn no_bytes_make_it_panic(tail in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut input = BytesMut::from("HTTP/1.1 200 OK\r\n");
             input.extend_from_slice(&tail);
-            let _ = read(&mut input, &Method::GET);
+            let _ = read(&mut input, &Method::GET, &mut 0);
         }
     }
 }

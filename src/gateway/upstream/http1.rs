@@ -8,6 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Method, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::task::unconstrained;
 
 use super::chunks::Next;
 use super::head::{self, Answered, Framing, Sent};
@@ -35,18 +36,22 @@ pub struct Line {
     tail: BytesMut,
     /// Under TLS what was written may not have left.
     unflushed: bool,
+    /// Something of this call was written.
+    wrote: bool,
     /// The service took no more of the request.
     spoilt: bool,
     method: Method,
     upload: Option<Upload>,
     answer: Answer,
+    /// Interim answers of this call.
+    interim: u8,
 }
 
 struct Upload {
     body: Uploading,
     sent: Sent,
-    /// Only the head is there. It waits for the first of the body, so that both leave in one call.
-    head_only: bool,
+    /// Only the head is there. It waits a turn for the first of the body, so that both leave in one call.
+    holds_head: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +77,12 @@ impl Line {
             piece: Bytes::new(),
             tail: BytesMut::new(),
             unflushed: false,
+            wrote: false,
             spoilt: false,
             method: Method::GET,
             upload: None,
             answer: Answer::Complete { keeps: true },
+            interim: 0,
         }
     }
 
@@ -84,8 +91,8 @@ impl Line {
         let sent = head::write(&request, &mut self.output);
         let Outbound { method, body, .. } = request;
         self.method = method;
-        self.upload = (sent != Sent::Length(0)).then_some(Upload { body, sent, head_only: true });
-        self.answer = Answer::Awaited;
+        self.upload = (!body.is_end_stream()).then_some(Upload { body, sent, holds_head: true });
+        (self.answer, self.interim, self.wrote) = (Answer::Awaited, 0, false);
         self
     }
 
@@ -93,7 +100,9 @@ impl Line {
     /// asked only where it said that something happened.
     pub fn is_idle(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        self.input.is_empty() && pin!(self.wire.read_buf(&mut self.input)).poll(&mut cx).is_pending()
+        // However much the task that asks has read in its turn.
+        let read = unconstrained(self.wire.read_buf(&mut self.input));
+        pin!(read).poll(&mut cx).is_pending() && self.input.is_empty()
     }
 
     /// The connection, where it can carry another call.
@@ -104,10 +113,11 @@ impl Line {
 
     /// As [`super::Roundtrip::poll_head`].
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broke>> {
-        let sending = self.poll_send(cx)?;
+        let _ = self.poll_send(cx)?;
         loop {
             if !self.input.is_empty()
-                && let Some(Answered { head, framing, keeps }) = head::read(&mut self.input, &self.method)?
+                && let Some(Answered { head, framing, keeps }) =
+                    head::read(&mut self.input, &self.method, &mut self.interim)?
             {
                 self.answer = match framing {
                     Framing::Length(0) => Answer::Complete { keeps },
@@ -116,7 +126,7 @@ impl Line {
                 return Poll::Ready(Ok(head));
             }
             // Nothing was written, so nothing is to be expected.
-            if sending.is_pending() && self.waits_for_body() {
+            if !self.wrote && !self.spoilt {
                 return Poll::Pending;
             }
             ready!(self.poll_fill(cx, READ))?;
@@ -185,7 +195,8 @@ impl Line {
                 }
                 Framing::Close => match ready!(self.poll_fill(cx, READ_MOST)) {
                     Ok(()) => {}
-                    Err(Broke::Closed) => return Poll::Ready(Ok(None)),
+                    // Where it was reset, the write that noticed has left nothing for the read to say.
+                    Err(Broke::Closed) if !self.spoilt => return Poll::Ready(Ok(None)),
                     Err(broke) => return Poll::Ready(Err(broke)),
                 },
             }
@@ -212,7 +223,8 @@ impl Line {
         }
     }
 
-    fn is_sending(&self) -> bool {
+    /// Whether the service is still to get something of the request.
+    pub fn is_sending(&self) -> bool {
         self.upload.is_some() || self.has_unwritten() || self.unflushed
     }
 
@@ -221,7 +233,10 @@ impl Line {
     }
 
     fn stop_sending(&mut self) {
-        (self.spoilt, self.unflushed, self.upload) = (true, false, None);
+        if let Some(upload) = self.upload.take() {
+            upload.body.is_cut_short();
+        }
+        (self.spoilt, self.unflushed) = (true, false);
         self.output.clear();
         self.piece.clear();
         self.tail.clear();
@@ -240,7 +255,7 @@ impl Line {
             if wrote == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.unflushed = matches!(self.wire, Wire::Tls(_));
+            (self.wrote, self.unflushed) = (true, matches!(self.wire, Wire::Tls(_)));
             self.advance(wrote);
         }
         if self.unflushed {
@@ -259,15 +274,15 @@ impl Line {
         }
     }
 
-    fn waits_for_body(&self) -> bool {
-        self.upload.as_ref().is_some_and(|upload| upload.head_only)
-    }
-
     /// Sends what there is. Ready: nothing is left to be sent, be it that the service takes no more. An error: the client broke off.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
         while self.is_sending() {
             let gathered = self.poll_gather(cx)?;
-            if self.waits_for_body() {
+            if let Some(upload) = self.upload.as_mut().filter(|upload| upload.holds_head) {
+                // Whoever reads the client's body has been asked for it just now. For longer the connection is not kept from the
+                // service: it might close it meanwhile.
+                upload.holds_head = false;
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             if let Err(error) = ready!(self.poll_write(cx)) {
@@ -284,15 +299,15 @@ impl Line {
 
     /// Takes in what the client has sent, up to what is written at once. Pending: the client has not sent more.
     fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
-        // Only the tail of a piece is still to be written where there is no piece.
+        // Only the tail of a piece is still to be written where there is no piece. A head may be long by itself.
         while self.piece.is_empty()
             && self.tail.is_empty()
-            && self.output.len() < GATHERED_MOST
             && let Some(upload) = &mut self.upload
+            && (upload.holds_head || self.output.len() < GATHERED_MOST)
         {
             match ready!(Pin::new(&mut upload.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
-                    upload.head_only = false;
+                    upload.holds_head = false;
                     let ends = frame.is_trailers() || upload.body.is_end_stream();
                     match frame.into_data() {
                         Ok(data) => self.put(data)?,

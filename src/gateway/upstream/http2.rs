@@ -45,7 +45,7 @@ pub struct Roundtrip {
 }
 
 enum State {
-    /// The connection has no room for the stream yet.
+    /// Not begun: whether the connection stands is not known.
     Opening(Box<Opening>),
     Awaited(ResponseFuture),
     Body(RecvStream),
@@ -61,6 +61,8 @@ struct Opening {
 struct Upload {
     body: Uploading,
     stream: SendStream<Bytes>,
+    /// What there is no room for yet, and whether it is the last.
+    piece: Option<(Bytes, bool)>,
 }
 
 impl Line {
@@ -90,6 +92,11 @@ impl Line {
     /// Neither side has closed the connection, or is about to.
     pub fn stands(&mut self) -> bool {
         !matches!(self.sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+    }
+
+    /// Nobody uses it.
+    pub fn is_quiet(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) == 0
     }
 
     pub fn begin(self, request: Outbound, scheme: Scheme) -> Box<Roundtrip> {
@@ -154,7 +161,7 @@ impl Roundtrip {
         *request.uri_mut() = Uri::from_parts(target).map_err(|_| Broke::Upload)?;
         *request.headers_mut() = headers;
         let (answer, stream) = sender.send_request(request, ends)?;
-        self.upload = (!ends).then_some(Upload { body, stream });
+        self.upload = (!ends).then_some(Upload { body, stream, piece: None });
         self.state = State::Awaited(answer);
         Ok(())
     }
@@ -202,35 +209,27 @@ impl Roundtrip {
         }
     }
 
+    /// Whether the service is still to get something of the request.
+    pub fn is_sending(&self) -> bool {
+        self.upload.is_some()
+    }
+
     /// Sends what the client has sent, as far as the service has room. Ready: nothing is left to be sent, be it that the service takes
     /// no more. An error: the client broke off.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
         while let Some(upload) = &mut self.upload {
-            if !ready!(upload.poll_room(cx)) {
+            match ready!(upload.poll_piece(cx)) {
+                Ok(Next::More) => {}
+                Ok(Next::End) => self.upload = None,
                 // Why, is said where the answer is read.
-                self.upload = None;
-                break;
-            }
-            match ready!(Pin::new(&mut upload.body).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    let ends = frame.is_trailers() || upload.body.is_end_stream();
-                    let taken = match frame.into_data() {
-                        Ok(data) => upload.stream.send_data(data, ends),
-                        Err(frame) => upload.end(frame.into_trailers().ok()),
-                    };
-                    if ends || taken.is_err() {
-                        self.upload = None;
-                    }
+                Ok(Next::Refused) => {
+                    upload.body.is_cut_short();
+                    self.upload = None;
                 }
-                Some(Err(_)) => {
+                Err(broke) => {
                     upload.stream.send_reset(Reason::CANCEL);
                     self.upload = None;
-                    return Poll::Ready(Err(Broke::Upload));
-                }
-                None => {
-                    // It fails only where the stream has ended.
-                    let _ = upload.end(None);
-                    self.upload = None;
+                    return Poll::Ready(Err(broke));
                 }
             }
         }
@@ -238,26 +237,55 @@ impl Roundtrip {
     }
 }
 
+/// What became of a piece of a body.
+enum Next {
+    More,
+    End,
+    /// The service takes no more.
+    Refused,
+}
+
 impl Upload {
-    /// Ready when something can be sent; false when nothing can be any more. A byte is enough, since h2 sends what it was given as it
-    /// gets room.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.stream.reserve_capacity(1);
-        while self.stream.capacity() == 0 {
-            match ready!(self.stream.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Poll::Ready(false),
+    /// Sends one piece. Room is asked for only once there is one: a byte that is kept for a client that sends nothing may be the one for which
+    /// the service waits before it gives more to anybody.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Broke>> {
+        let (data, ends) = match self.piece.take() {
+            Some(piece) => piece,
+            None => match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => (data, self.body.is_end_stream()),
+                    Err(frame) => return Poll::Ready(Ok(self.end(frame.into_trailers().ok()))),
+                },
+                Some(Err(_)) => return Poll::Ready(Err(Broke::Upload)),
+                None => return Poll::Ready(Ok(self.end(None))),
+            },
+        };
+        if !data.is_empty() {
+            self.stream.reserve_capacity(data.len());
+            while self.stream.capacity() == 0 {
+                match self.stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(_) => return Poll::Ready(Ok(Next::Refused)),
+                    Poll::Pending => {
+                        self.piece = Some((data, ends));
+                        return Poll::Pending;
+                    }
+                }
             }
         }
-        Poll::Ready(true)
+        // What is more than there is room for, h2 sends as it gets some.
+        match self.stream.send_data(data, ends) {
+            Ok(()) if ends => Poll::Ready(Ok(Next::End)),
+            Ok(()) => Poll::Ready(Ok(Next::More)),
+            Err(_) => Poll::Ready(Ok(Next::Refused)),
+        }
     }
 
-    fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), h2::Error> {
-        // What was asked for and is not needed is given back.
-        self.stream.reserve_capacity(0);
-        match trailers {
+    fn end(&mut self, trailers: Option<HeaderMap>) -> Next {
+        let sent = match trailers {
             Some(trailers) => self.stream.send_trailers(trailers),
             None => self.stream.send_data(Bytes::new(), true),
-        }
+        };
+        if sent.is_ok() { Next::End } else { Next::Refused }
     }
 }

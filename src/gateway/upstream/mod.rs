@@ -83,6 +83,22 @@ impl Roundtrip {
         }
     }
 
+    /// Whether the service is still to get something of the request, though it may have answered.
+    pub fn is_sending(&self) -> bool {
+        match self {
+            Self::Http1(line) => line.is_sending(),
+            Self::Http2(roundtrip) => roundtrip.is_sending(),
+        }
+    }
+
+    /// Sends what is left of the request. An error: the client broke off.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
+        match self {
+            Self::Http1(line) => line.poll_send(cx),
+            Self::Http2(roundtrip) => roundtrip.poll_send(cx),
+        }
+    }
+
     /// Whether the answer is complete, as far as is known.
     pub fn is_end_stream(&self) -> bool {
         match self {

@@ -293,3 +293,18 @@ fn headers_of_an_answer_are_cleaned_too() {
     }
     assert_eq!(answer.json(), Value::Object(serde_json::Map::new()));
 }
+
+#[test]
+fn a_long_head_with_a_body_and_a_body_that_comes_late_go_through() {
+    let stage = Stage::start();
+    let long = "v".repeat(20 * 1024);
+    let answer = stage.http("POST", "/echo", &[("x-long", &long)], b"a body");
+    assert_eq!((answer.status, &answer.json()["body_bytes"]), (200, &Value::from(6)));
+    let mut connection = Raw::connect(stage.gateway);
+    connection.send(&head(&stage, "POST /echo HTTP/1.1\r\nhost: stage.test", "content-length: 6\r\n\r\n"));
+    std::thread::sleep(Duration::from_millis(200));
+    connection.send(b"a body");
+    let answer = connection.answer();
+    assert_eq!((answer.status, &answer.json()["body_bytes"]), (200, &Value::from(6)));
+    stage.settled(2);
+}
