@@ -107,9 +107,7 @@ impl Stamp {
         key_id.write_to(&mut text);
         let key_end = text.len();
         if let Some(CountedIn(incarnation, hour, sequence)) = counted {
-            incarnation.write_to(&mut text);
-            text.push(';');
-            HOUR_TEXT.with_borrow_mut(|held| text.push_str(held.of(hour)));
+            COUNTED_TEXT.with_borrow_mut(|held| text.push_str(held.of(incarnation, hour)));
             // Writing to a string does not fail.
             let _ = write!(text, ";{sequence}");
         }
@@ -149,20 +147,20 @@ impl Stamp {
 }
 
 thread_local! {
-    static HOUR_TEXT: RefCell<HourText> = RefCell::default();
+    static COUNTED_TEXT: RefCell<CountedText> = RefCell::default();
 }
 
-/// The hour as it is written, which is dear to make and the same for millions of calls.
+/// Incarnation and hour as they are written, which is dear to make and the same for millions of calls.
 #[derive(Default)]
-struct HourText {
-    hour: Hour,
+struct CountedText {
+    of: Option<(Incarnation, Hour)>,
     text: String,
 }
 
-impl HourText {
-    fn of(&mut self, hour: Hour) -> &str {
-        if self.hour != hour || self.text.is_empty() {
-            *self = Self { hour, text: hour.to_string() };
+impl CountedText {
+    fn of(&mut self, incarnation: Incarnation, hour: Hour) -> &str {
+        if self.of != Some((incarnation, hour)) {
+            *self = Self { of: Some((incarnation, hour)), text: format!("{incarnation};{hour}") };
         }
         &self.text
     }
