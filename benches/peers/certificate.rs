@@ -1,8 +1,7 @@
 //! The certificate that all proxies have, and the client that believes it.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::load::HOST;
+use crate::private::write_private;
 
 /// P-256, in PEM files.
 pub struct Certificate {
@@ -41,10 +41,4 @@ impl Certificate {
         client.resumption = Resumption::disabled();
         Ok(Self { chain, key, client: Arc::new(client) })
     }
-}
-
-/// Writes a new file that nobody else can read, as the gateway demands it of secrets.
-pub fn write_private(path: &Path, content: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(content.as_bytes())
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::cases::{Case, Contender, SMALL};
 use crate::drive::{Driven, Load, Times};
+use crate::gateway::DATA_PLANE;
 use crate::keys::{KEYS, Keys};
 use crate::load::{Ask, Calls, Pace, Wire};
 use crate::measure::{Used, resident, used};
-use crate::ours::{DATA_PLANE, Deleted};
+use crate::ours::Deleted;
 use crate::proxies::{Process, Site, Standing, Who};
 use crate::report::{Row, Run};
 

@@ -19,6 +19,8 @@ mod child;
 mod client;
 mod contest;
 mod drive;
+mod files;
+mod gateway;
 mod histogram;
 mod http1;
 mod keys;
@@ -27,6 +29,7 @@ mod machine;
 mod measure;
 mod ours;
 mod pacer;
+mod private;
 mod proxies;
 mod report;
 mod upstream;
@@ -104,7 +107,7 @@ fn main() -> io::Result<()> {
         println!("say which: cargo bench --bench peers -- all, or names of cases; --help for more");
         return Ok(());
     }
-    machine::raise_file_limit();
+    files::raise_file_limit();
     options.compare(&cases)
 }
 

@@ -11,6 +11,7 @@ use std::process::Command;
 
 use crate::certificate::Certificate;
 use crate::child::{Running, free_address};
+use crate::gateway;
 use crate::keys::Keys;
 use crate::load::Wire;
 use crate::ours::{self, Ours};
@@ -77,7 +78,7 @@ impl Who {
     /// What it says of its version; `None` where it is not here.
     pub fn version(self, envoy: Option<&Path>) -> Option<String> {
         match self {
-            Self::Ours => first_line(Command::new(ours::BINARY).arg("--version")),
+            Self::Ours => first_line(Command::new(gateway::BINARY).arg("--version")),
             Self::Haproxy => first_line(Command::new("haproxy").arg("-v")),
             Self::NginxLua => nginx::lua_module().and_then(|_| first_line(Command::new("nginx").arg("-v"))),
             Self::NginxStatic => first_line(Command::new("nginx").arg("-v")),
@@ -121,7 +122,7 @@ impl Standing {
 
     pub fn pid(&self) -> Option<u32> {
         match &self.process {
-            Process::Ours(ours) => Some(ours.process.pid()),
+            Process::Ours(ours) => Some(ours.gateway.process.pid()),
             Process::Other(process) => Some(process.pid()),
             Process::None => None,
         }
