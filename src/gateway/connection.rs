@@ -1,19 +1,22 @@
 //! One downstream connection: TLS, protocol choice, serving, drain.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderValue;
 use http::header::CONNECTION;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -108,27 +111,36 @@ fn http2_builder(limits: &LimitsConfig) -> http2::Builder<Bounded> {
 pub async fn serve(gateway: Arc<Gateway>, stream: TcpStream, address: IpAddr, stop: watch::Receiver<bool>) {
     let served = match &gateway.protocols.tls {
         None => serve_stream(Arc::clone(&gateway), stream, None, address, stop).await,
-        Some(tls) => {
-            let handshake = tls.accept(stream);
-            match tokio::time::timeout(gateway.config.limits.tls_handshake, handshake).await {
-                Ok(Ok(stream)) => {
-                    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    let protocol = if is_h2 { Protocol::Http2 } else { Protocol::Http1 };
-                    serve_stream(Arc::clone(&gateway), stream, Some(protocol), address, stop).await
-                }
-                Ok(Err(error)) => {
-                    tracing::debug!(%address, %error, "a TLS handshake failed");
-                    Err(Cut(ConnectionEnd::TlsHandshake).into())
-                }
-                Err(_) => Err(Cut(ConnectionEnd::TlsHandshake).into()),
-            }
-        }
+        // Boxed, as is HTTP/2 below: a connection in clear over HTTP/1.1, of which there may be very many, has no room for it.
+        Some(tls) => Box::pin(serve_tls(Arc::clone(&gateway), tls, stream, address, stop)).await,
     };
     if let Err(error) = served {
         if let Some(Cut(end)) = cut_of(&*error) {
             gateway.metrics.connections_rejected.of(end).inc();
         }
         tracing::debug!(%address, error, "a connection ended early");
+    }
+}
+
+async fn serve_tls(
+    gateway: Arc<Gateway>,
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    address: IpAddr,
+    stop: watch::Receiver<bool>,
+) -> Ended {
+    let handshake = tls.accept(stream);
+    match tokio::time::timeout(gateway.config.limits.tls_handshake, handshake).await {
+        Ok(Ok(stream)) => {
+            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let protocol = if is_h2 { Protocol::Http2 } else { Protocol::Http1 };
+            serve_stream(gateway, stream, Some(protocol), address, stop).await
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "a TLS handshake failed");
+            Err(Cut(ConnectionEnd::TlsHandshake).into())
+        }
+        Err(_) => Err(Cut(ConnectionEnd::TlsHandshake).into()),
     }
 }
 
@@ -179,8 +191,9 @@ where
             until_stopped(serving, &activity, stop, LAST_CALL, |serving| serving.graceful_shutdown()).await
         }
         Protocol::Http2 => {
-            let serving = std::pin::pin!(protocols.http2.serve_connection(io, service));
-            until_stopped(serving, &activity, stop, Duration::ZERO, |serving| serving.graceful_shutdown()).await
+            let mut serving = Box::pin(protocols.http2.serve_connection(io, service));
+            until_stopped(serving.as_mut(), &activity, stop, Duration::ZERO, |serving| serving.graceful_shutdown())
+                .await
         }
     };
     match activity.cut() {
@@ -232,21 +245,31 @@ async fn choose<S: AsyncRead + Unpin>(
     stream: &mut S,
     agreed: Option<Protocol>,
 ) -> io::Result<Option<(Protocol, Bytes)>> {
-    let mut early = BytesMut::with_capacity(FIRST_READ);
+    let mut early = Bytes::new();
     let (mut patience, mut end) = (limits.first_byte, ConnectionEnd::FirstByte);
     loop {
-        let read = tokio::time::timeout(patience, stream.read_buf(&mut early)).await.map_err(|_| Cut(end))??;
-        if read == 0 {
+        let read = poll_fn(|cx| poll_some(stream, cx));
+        let read = tokio::time::timeout(patience, read).await.map_err(|_| Cut(end))??;
+        if read.is_empty() {
             return Ok(None);
         }
+        early = if early.is_empty() { read } else { [early, read].concat().into() };
         let compared = early.len().min(PREFACE.len());
         let is_preface = early.get(..compared) == PREFACE.get(..compared);
         match agreed {
             // Over TLS the protocol was agreed; the preface is checked by h2 itself.
-            Some(protocol) => return Ok(Some((protocol, early.freeze()))),
-            None if !is_preface => return Ok(Some((Protocol::Http1, early.freeze()))),
-            None if compared == PREFACE.len() => return Ok(Some((Protocol::Http2, early.freeze()))),
+            Some(protocol) => return Ok(Some((protocol, early))),
+            None if !is_preface => return Ok(Some((Protocol::Http1, early))),
+            None if compared == PREFACE.len() => return Ok(Some((Protocol::Http2, early))),
             None => (patience, end) = (limits.whole_header, ConnectionEnd::WholeHeader),
         }
     }
+}
+
+/// What there is to be read; nothing at the end. While there is none, no room is kept for it.
+fn poll_some<S: AsyncRead + Unpin>(stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    let mut room = [const { MaybeUninit::uninit() }; FIRST_READ];
+    let mut read = ReadBuf::uninit(&mut room);
+    ready!(Pin::new(stream).poll_read(cx, &mut read))?;
+    Poll::Ready(Ok(Bytes::copy_from_slice(read.filled())))
 }
