@@ -1,6 +1,10 @@
 //! What an answer may look like over HTTP/1.1, and what of it reaches the client; and that no byte of one answer is ever taken for
 //! a part of another.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use crate::harness::PATIENCE;
 use crate::harness::raw::Raw;
 use crate::harness::scripted::Scripted;
 use crate::harness::stage::{Setting, Stage};
@@ -97,4 +101,39 @@ fn a_body_that_breaks_its_framing_breaks_off_at_the_client_too() {
         assert!(connection.try_answer(std::time::Duration::from_secs(10)).is_err(), "{what}");
         assert_eq!(stage.settled(1).of("upstream_error"), 1, "{what}");
     }
+}
+
+#[test]
+fn a_service_that_answers_before_it_has_the_whole_request_gets_the_rest_of_it() {
+    const BODY: usize = 300_000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let service = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+        let head_end = loop {
+            let read = stream.read(&mut buffer).unwrap();
+            bytes.extend_from_slice(&buffer[..read]);
+            if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+        };
+        stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").unwrap();
+        while bytes.len() < head_end + BODY {
+            let read = stream.read(&mut buffer).unwrap();
+            assert!(read > 0, "the request broke off after {} bytes", bytes.len() - head_end);
+            bytes.extend_from_slice(&buffer[..read]);
+        }
+        bytes.len() - head_end
+    });
+    let stage = Stage::with(Setting { upstream: Some(at), ..Setting::default() });
+    let whole = stage.request("POST", "/odd", &[], &vec![b'x'; BODY]);
+    let (first, rest) = whole.split_at(whole.len() - BODY / 2);
+    let mut connection = Raw::connect(stage.gateway);
+    connection.send(first);
+    assert_eq!(connection.answer().status, 202);
+    connection.send(rest);
+    assert_eq!(service.join().unwrap(), BODY);
+    assert_eq!(stage.settled(1).of("ok"), 1);
 }
