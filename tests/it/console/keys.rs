@@ -43,7 +43,7 @@ fn viewing_takes_a_fresh_code_each_time_and_closing_hides_the_key() {
     scene.browser.fill("#view-code", &scene.codes.wrong());
     scene.browser.click("#view-key [type=submit]");
     scene.browser.reads("#view-key .failure", "The code is wrong.");
-    scene.browser.fill("#view-code", &scene.codes.next());
+    scene.browser.fill("#view-code", &scene.codes.early().next());
     scene.browser.press("\u{e007}");
     scene.browser.reads("#view-key [data-key]", &key);
     scene.browser.reads("#view-key [data-hides]", "Hides in");

@@ -37,6 +37,11 @@ struct Codes {
 
 const STEP: u64 = 30;
 
+/// In seconds.
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
+
 const PRESS_ENTER: &str = "\u{e007}";
 const PRESS_ESCAPE: &str = "\u{e00c}";
 const PRESS_TAB: &str = "\u{e004}";
@@ -46,9 +51,16 @@ impl Codes {
         Self { secret: TotpSecret::from_base32(secret).unwrap(), used: 0 }
     }
 
+    /// Waits for a step that has only begun, where what is said of the next one is looked at.
+    fn early(&mut self) -> &mut Self {
+        while now() % STEP > STEP / 4 {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        self
+    }
+
     /// The code of the earliest step that is good and was not used, waited for where the next ones were used already.
     fn next(&mut self) -> String {
-        let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         // The step before this one ends to be good when this one ends. A busy machine takes its time with a form.
         let begun = now();
         let earliest = if begun % STEP > 12 { begun / STEP } else { begun / STEP - 1 };
@@ -72,8 +84,8 @@ impl Codes {
 
     /// A code that none of the steps around now has.
     fn wrong(&self) -> String {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / STEP;
-        let good: Vec<String> = (now - 3..now + 4).map(|step| self.code_of(step)).collect();
+        let step = now() / STEP;
+        let good: Vec<String> = (step - 3..step + 4).map(|step| self.code_of(step)).collect();
         (0..).map(|n| format!("{n:06}")).find(|code| !good.contains(code)).unwrap()
     }
 }
