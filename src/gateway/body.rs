@@ -1,6 +1,6 @@
 //! Bodies on their way through: bytes counted, usage read, and the charge committed before the last byte is handed on.
 //!
-//! hyper stops polling a body once it says that it has ended, so the commit cannot wait for the end of the stream: it
+//! Whoever writes a body stops asking once it says that it has ended, so the commit cannot wait for the end of the stream: it
 //! happens before the head is returned where the body is empty, before the DATA frame that ends it, before the
 //! trailers, or else before the end of a chunked body (design, section 6).
 
@@ -15,6 +15,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use crate::gateway::downstream::ClientBroke;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::guard::InCall;
 use crate::gateway::headers;
@@ -51,7 +52,7 @@ pub enum BodyError {
     #[error("the call's deadline passed before the answer was complete")]
     Deadline,
     #[error("the request body broke off: {0}")]
-    Client(hyper::Error),
+    Client(ClientBroke),
     #[error("the request body is larger than allowed")]
     TooLarge,
     #[error("the request body came too slowly")]

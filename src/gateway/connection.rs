@@ -10,21 +10,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::CONNECTION;
-use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{HeaderValue, Request, Response, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::LimitsConfig;
-use crate::gateway::Gateway;
+use crate::gateway::downstream::{ClientBody, Service, http1, http2};
 use crate::gateway::guard::{Activity, Cut, Deadlines, Guard, InCall};
+use crate::gateway::{Gateway, Outgoing};
 use crate::telemetry::metrics::ConnectionEnd;
+use crate::verdict::Denial;
 
 /// The first bytes of HTTP/2 with prior knowledge. No HTTP/1 request begins like that (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -38,8 +36,8 @@ static CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// How connections are served; made once.
 pub struct Protocols {
-    http1: http1::Builder,
-    http2: http2::Builder<Bounded>,
+    http1: http1::Bounds,
+    http2: http2::Bounds,
     deadlines: Deadlines,
     tls: Option<TlsAcceptor>,
 }
@@ -48,23 +46,6 @@ pub struct Protocols {
 pub struct Connection {
     pub address: IpAddr,
     activity: Arc<Activity>,
-}
-
-/// Runs the streams of HTTP/2 connections, each for a bounded time: a client that grants no window is not waited for by
-/// anything else, since nobody polls the body that it does not take.
-#[derive(Clone, Copy)]
-struct Bounded {
-    most: Duration,
-}
-
-impl<F> Executor<F> for Bounded
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, stream: F) {
-        tokio::spawn(tokio::time::timeout(self.most, stream));
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,30 +62,16 @@ impl Protocols {
             slow_rate: limits.slow_body_rate,
             slow_after: limits.slow_body_after,
         };
-        Self { http1: http1_builder(limits), http2: http2_builder(limits), deadlines, tls }
+        Self { http1: http1_bounds(limits), http2: http2::Bounds::new(limits), deadlines, tls }
     }
 }
 
-/// Twice our own limits, so that a head a little above them still gets our answer and not hyper's bare one.
-fn http1_builder(limits: &LimitsConfig) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .max_headers(limits.header_fields.saturating_mul(2))
-        .max_buf_size(limits.header_bytes.saturating_mul(2).max(64 * 1024));
-    builder
-}
-
-fn http2_builder(limits: &LimitsConfig) -> http2::Builder<Bounded> {
-    let mut builder = http2::Builder::new(Bounded { most: limits.total.saturating_add(limits.slow_body_after) });
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(limits.h2_stream_window)
-        .initial_connection_window_size(limits.h2_connection_window)
-        .max_concurrent_streams(limits.h2_streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX));
-    builder
+/// Twice our own limits, so that a head a little above them still gets our answer as a request.
+fn http1_bounds(limits: &LimitsConfig) -> http1::Bounds {
+    http1::Bounds {
+        fields: limits.header_fields.saturating_mul(2),
+        bytes: limits.header_bytes.saturating_mul(2).max(64 * 1024),
+    }
 }
 
 /// Serves one connection until it ends, or until `stop` and the calls on it have ended.
@@ -149,6 +116,34 @@ fn cut_of<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Cut> {
     error.downcast_ref::<Cut>().or_else(|| error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref())
 }
 
+/// Answers what one connection asks.
+struct Calls {
+    gateway: Arc<Gateway>,
+    connection: Arc<Connection>,
+}
+
+impl Service for Calls {
+    /// Boxed: it is large, and whoever holds it moves it about before it is first polled.
+    type Call = Pin<Box<dyn Future<Output = Response<Outgoing>> + Send>>;
+
+    fn call(&self, request: Request<ClientBody>) -> Self::Call {
+        let (gateway, connection) = (Arc::clone(&self.gateway), Arc::clone(&self.connection));
+        let in_call = InCall::begin(&connection.activity);
+        Box::pin(async move {
+            let is_h2 = request.version() == Version::HTTP_2;
+            let mut answer = gateway.call(&connection, in_call, request).await;
+            if !is_h2 && connection.activity.is_closing() {
+                answer.headers_mut().insert(CONNECTION, CLOSE.clone());
+            }
+            answer
+        })
+    }
+
+    fn refuse(&self, denial: Denial) -> Response<Outgoing> {
+        self.gateway.refuse(&self.connection, InCall::begin(&self.connection.activity), denial)
+    }
+}
+
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 async fn serve_stream<S>(
@@ -172,47 +167,37 @@ where
     let connection = Arc::new(Connection { address, activity: Arc::clone(&activity) });
     let protocols = Arc::clone(&gateway.protocols);
     let is_h2 = protocol == Protocol::Http2;
-    let io = TokioIo::new(Guard::new(stream, early, Arc::clone(&activity), protocols.deadlines, is_h2));
-    let service = service_fn(move |request| {
-        let (gateway, connection) = (Arc::clone(&gateway), Arc::clone(&connection));
-        let in_call = InCall::begin(&connection.activity);
-        // Boxed: hyper and the runtime move it about several times before it is first polled, and it is large.
-        Box::pin(async move {
-            let mut answer = gateway.call(&connection, in_call, request).await;
-            if !is_h2 && connection.activity.is_closing() {
-                answer.headers_mut().insert(CONNECTION, CLOSE.clone());
-            }
-            Ok::<_, std::convert::Infallible>(answer)
-        })
-    });
+    let guard = Guard::new(stream, early, Arc::clone(&activity), protocols.deadlines, is_h2);
+    let calls = Calls { gateway, connection };
     let ended = match protocol {
         Protocol::Http1 => {
-            let serving = std::pin::pin!(protocols.http1.serve_connection(io, service));
-            until_stopped(serving, &activity, stop, LAST_CALL, |serving| serving.graceful_shutdown()).await
+            let serving = std::pin::pin!(http1::Serving::new(guard, calls, protocols.http1));
+            until_stopped(serving, &activity, stop, LAST_CALL, http1::Serving::close).await.map_err(Into::into)
         }
         Protocol::Http2 => {
-            let mut serving = Box::pin(protocols.http2.serve_connection(io, service));
-            until_stopped(serving.as_mut(), &activity, stop, Duration::ZERO, |serving| serving.graceful_shutdown())
+            let mut serving = Box::pin(http2::Serving::new(guard, calls, &protocols.http2));
+            until_stopped(serving.as_mut(), &activity, stop, Duration::ZERO, http2::Serving::close)
                 .await
+                .map_err(Into::into)
         }
     };
     match activity.cut() {
         Some(cut) => Err(cut.into()),
-        None => Ok(ended?),
+        None => ended,
     }
 }
 
 /// Serves until the connection ends by itself. Once stopped, a call that is on the way has `last_call` to come in, and
 /// its answer says `connection: close`; then what is in flight ends, over HTTP/2 after a GOAWAY in two steps.
-async fn until_stopped<C>(
+async fn until_stopped<C, E>(
     mut serving: Pin<&mut C>,
     activity: &Activity,
     mut stop: watch::Receiver<bool>,
     last_call: Duration,
     goodbye: fn(Pin<&mut C>),
-) -> hyper::Result<()>
+) -> Result<(), E>
 where
-    C: Future<Output = hyper::Result<()>>,
+    C: Future<Output = Result<(), E>>,
 {
     tokio::select! {
         ended = serving.as_mut() => return ended,

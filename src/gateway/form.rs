@@ -1,11 +1,9 @@
 //! The form of a request, before anything in it is believed: what is ambiguous or oversized goes no further.
 //!
-//! What hyper 1.12 refuses on its own, so that it is not looked for here: HTTP/1 (its parser, httparse): a bare CR, a
-//! line folded onto the next, white space before a colon or in a name, control characters, a `Content-Length` that is
-//! not digits or differs from another one, `Transfer-Encoding` that does not end in `chunked` or comes with HTTP/1.0;
-//! of `Content-Length` together with `Transfer-Encoding` it drops the length and closes the connection. HTTP/2 (h2):
-//! connection headers, `te` other than `trailers`, `transfer-encoding`, upper-case names, missing or repeated
-//! pseudo-headers, a length that is malformed, differs from another one or from the data.
+//! What is refused before, so that it is not looked for here. HTTP/1, by httparse: a bare CR, a line folded onto the next,
+//! white space before a colon or in a name, control characters; by [`super::downstream`]: whatever leaves the end of the
+//! body in doubt. HTTP/2, by h2: connection headers, `te` other than `trailers`, `transfer-encoding`, upper-case names,
+//! missing or repeated pseudo-headers, a length that is malformed, differs from another one or from the data.
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
@@ -32,7 +30,7 @@ impl From<&LimitsConfig> for HeadLimits {
 /// Refuses what would be read differently by the next reader, and what is larger than the limits.
 ///
 /// A request line or a list of headers beyond the limits is [`Denial::HeadersTooLarge`], everything else
-/// [`Denial::Malformed`]. The limits hold for both protocols; hyper's own are for whole buffers.
+/// [`Denial::Malformed`]. The limits hold for both protocols; those of the readers below are for whole buffers.
 pub fn check_form(parts: &Parts, limits: HeadLimits) -> Result<(), Denial> {
     check_size(parts, limits)?;
     let headers = &parts.headers;
@@ -72,7 +70,7 @@ fn has_clear_target(parts: &Parts) -> bool {
     !tunnel && parts.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('/'))
 }
 
-/// At most one length, in digits. On HTTP/1 hyper has made one of equal ones; on HTTP/2 it has not, and h2 takes an empty one for 0.
+/// At most one length, in digits. h2 takes an empty one for 0.
 fn has_clear_length(headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let is_number = |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);

@@ -1,6 +1,6 @@
-//! Deadlines under hyper: the whole header, idleness, and a client that does not read (design, section 7).
+//! Deadlines below the protocols: the whole header, idleness, and a client that does not read (design, section 7).
 //!
-//! hyper's own header timer also runs while a connection is idle, and h2 has none; so the stream itself keeps them.
+//! h2 has none, and what is read and written is the same for both protocols; so the stream itself keeps them.
 //! A timer is armed once and looked at again when it fires: a call on a living connection touches no timer.
 
 use std::io;
@@ -201,7 +201,7 @@ impl<S> Guard<S> {
         Poll::Pending
     }
 
-    /// hyper does not read anew when a call ends, so that nobody would notice how long the connection is idle then: the
+    /// h2 does not read anew when a call ends, so that nobody would notice how long the connection is idle then: the
     /// timer goes on meanwhile, and finds it out.
     fn look_again(&mut self, cx: &mut Context<'_>) {
         let pace = self.pace();

@@ -6,10 +6,11 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
 
+use crate::gateway::http1::write_field;
 use crate::principal::{AccountId, Incarnation, KeyId};
 use crate::time::Hour;
 use crate::verdict::Denial;
@@ -41,7 +42,7 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// What the service is not told. hyper has answered `Expect` itself. A part of a document would hide the usage at its
+/// What the service is not told. `Expect` was answered already. A part of a document would hide the usage at its
 /// end. Where a call came from is nothing that the service could check, so it is not told what the client or a proxy
 /// claimed.
 fn is_not_for_the_service(name: &str) -> bool {
@@ -208,14 +209,6 @@ pub fn write_upstream(headers: &HeaderMap, authority: &HeaderValue, stamp: &Stam
     stamp.write(into);
 }
 
-/// A field as HTTP/1.1 writes it.
-pub fn write_field(name: &HeaderName, value: &[u8], into: &mut BytesMut) {
-    into.put_slice(name.as_str().as_bytes());
-    into.put_slice(b": ");
-    into.put_slice(value);
-    into.put_slice(b"\r\n");
-}
-
 /// Whether a field of a request is passed on to the service.
 fn goes_on(name: &str) -> bool {
     !(is_hop_by_hop(name) || is_not_for_the_service(name) || is_ours(name))
@@ -269,7 +262,8 @@ fn timeout(value: &[u8]) -> Option<Duration> {
     }
 }
 
-fn accepts_trailers(headers: &HeaderMap) -> bool {
+/// Whether trailers may follow an answer to this request.
+pub fn accepts_trailers(headers: &HeaderMap) -> bool {
     let mut tokens = headers.get_all(TE).iter().flat_map(tokens);
     tokens.any(|token| token.eq_ignore_ascii_case("trailers"))
 }

@@ -4,6 +4,7 @@ pub mod accept;
 pub mod address;
 pub mod body;
 pub mod connection;
+pub mod downstream;
 mod drain;
 mod exchange;
 pub mod extract;
@@ -12,6 +13,7 @@ mod forward;
 mod frames;
 pub mod guard;
 pub mod headers;
+mod http1;
 mod pool;
 mod respond;
 pub mod route;
@@ -27,8 +29,7 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use tokio::time::Instant;
 
 pub use self::body::Outgoing;
@@ -38,6 +39,7 @@ pub use self::verify::{Admission, Destination, Verifier};
 
 use self::body::{UploadLimits, Uploading};
 use self::connection::Connection;
+use self::downstream::ClientBody;
 use self::drain::Drains;
 use self::exchange::{Exchange, Opened};
 use self::form::HeadLimits;
@@ -132,7 +134,7 @@ impl Gateway {
         self: &Arc<Self>,
         connection: &Connection,
         in_call: InCall,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
     ) -> Response<Outgoing> {
         let id = RequestId::next();
         let (parts, body) = request.into_parts();
@@ -144,12 +146,27 @@ impl Gateway {
                 headers::to_client(&mut head.headers, id.header());
                 Response::from_parts(head, Outgoing::relayed(exchange, deadline, in_call))
             }
-            Err(denial) => {
-                self.metrics.denials.of(&denial).inc();
-                tracing::debug!(request_id = id.text(), address = %connection.address, reason = denial.row().label, "a call was denied");
-                respond::deny(denial, manner, &id, in_call)
-            }
+            Err(denial) => self.deny(connection, in_call, denial, manner, &id),
         }
+    }
+
+    /// Answers what could not be read as a request over HTTP/1.1.
+    pub fn refuse(&self, connection: &Connection, in_call: InCall, denial: Denial) -> Response<Outgoing> {
+        let manner = Manner { dialect: Dialect::Http, form: self.config.http_denials, version: Version::HTTP_11 };
+        self.deny(connection, in_call, denial, manner, &RequestId::next())
+    }
+
+    fn deny(
+        &self,
+        connection: &Connection,
+        in_call: InCall,
+        denial: Denial,
+        manner: Manner,
+        id: &RequestId,
+    ) -> Response<Outgoing> {
+        self.metrics.denials.of(&denial).inc();
+        tracing::debug!(request_id = id.text(), address = %connection.address, reason = denial.row().label, "a call was denied");
+        respond::deny(denial, manner, id, in_call)
     }
 
     /// The steps of a call. Each needs what the one before it gives.
@@ -159,7 +176,7 @@ impl Gateway {
         id: &RequestId,
         dialect: Dialect,
         parts: Parts,
-        body: Incoming,
+        body: ClientBody,
     ) -> Result<(Response<()>, Option<Box<Exchange>>, Instant), Denial> {
         // A body that will not be passed on is read on for a while, or the denial would be lost to a reset.
         let unread = UnreadBody::new(&self.config.limits, &parts.headers, body);

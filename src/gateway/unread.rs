@@ -10,21 +10,21 @@ use http::HeaderMap;
 use http::header::EXPECT;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use crate::config::LimitsConfig;
+use crate::gateway::downstream::{ClientBody, ClientBroke};
 
 /// A request body. What is left of it when it is dropped is read on in the background, within bounds.
 pub struct UnreadBody {
     /// Absent once it has ended.
-    body: Option<Incoming>,
+    body: Option<ClientBody>,
     patience: Duration,
     /// Bytes.
     most: u64,
 }
 
 impl UnreadBody {
-    pub fn new(limits: &LimitsConfig, headers: &HeaderMap, body: Incoming) -> Self {
+    pub fn new(limits: &LimitsConfig, headers: &HeaderMap, body: ClientBody) -> Self {
         // A client that waits for `100 Continue` has sent nothing yet, and need not.
         let most = if headers.contains_key(EXPECT) { 0 } else { limits.denial_read_on_bytes };
         let body = Some(body).filter(|body| !body.is_end_stream());
@@ -34,9 +34,9 @@ impl UnreadBody {
 
 impl Body for UnreadBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ClientBroke;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBroke>>> {
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
         };
@@ -65,7 +65,7 @@ impl Drop for UnreadBody {
     }
 }
 
-async fn read_on(mut body: Incoming, most: u64) {
+async fn read_on(mut body: ClientBody, most: u64) {
     let mut read = 0;
     while let Some(Ok(frame)) = body.frame().await {
         read += frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -3,31 +3,20 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body::Body;
-use hyper::ext::ReasonPhrase;
 
-use super::chunks::Chunks;
-use super::{Broke, Outbound};
+use super::Outbound;
 use crate::gateway::headers;
+use crate::gateway::http1::{self, Chunks, Framing, Head, Malformed, Reason, digits, write_field};
 
-/// Fields of one head, or of one list of trailers.
-pub const FIELDS_MOST: usize = 100;
+/// Fields of one head.
+const FIELDS_MOST: usize = 100;
 /// Interim answers to one request.
 const INTERIM_MOST: u8 = 32;
 /// Bytes of one head.
 const HEAD_MOST: usize = 256 * 1024;
-
-/// How a body is told from what follows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// So many bytes are left.
-    Length(u64),
-    Chunked(Chunks),
-    /// It ends with the connection.
-    Close,
-}
 
 /// How the body of a request is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +41,11 @@ pub fn write(request: &Outbound, into: &mut BytesMut) -> Sent {
         (Some(length), _) => Sent::Length(length),
         (None, Some(0)) => Sent::Length(0),
         (None, Some(length)) => {
-            headers::write_field(&CONTENT_LENGTH, length.to_string().as_bytes(), into);
+            write_field(&CONTENT_LENGTH, length.to_string().as_bytes(), into);
             Sent::Length(length)
         }
         (None, None) => {
-            headers::write_field(&TRANSFER_ENCODING, b"chunked", into);
+            write_field(&TRANSFER_ENCODING, b"chunked", into);
             Sent::Chunked
         }
     };
@@ -73,79 +62,52 @@ pub struct Answered {
 }
 
 /// Reads the head of the answer to a request of this method, passing over interim ones, which are counted. `None`: more is needed.
-pub fn read(input: &mut BytesMut, method: &Method, interim: &mut u8) -> Result<Option<Answered>, Broke> {
+pub fn read(input: &mut BytesMut, method: &Method, interim: &mut u8) -> Result<Option<Answered>, Malformed> {
     loop {
         let Some(head) = read_one(input)? else {
-            return if input.len() > HEAD_MOST { Err(Broke::Malformed("its head is too large")) } else { Ok(None) };
+            return if input.len() > HEAD_MOST { Err(Malformed("its head is too large")) } else { Ok(None) };
         };
         match head.status() {
             // Nobody asked for another protocol.
-            StatusCode::SWITCHING_PROTOCOLS => return Err(Broke::Malformed("it switches protocols")),
+            StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed("it switches protocols")),
             status if status.is_informational() && *interim < INTERIM_MOST => *interim += 1,
-            status if status.is_informational() => return Err(Broke::Malformed("it never comes to an end")),
+            status if status.is_informational() => return Err(Malformed("it never comes to an end")),
             _ => return framed(head, method).map(Some),
         }
     }
 }
 
-fn read_one(input: &mut BytesMut) -> Result<Option<Response<()>>, Broke> {
+fn read_one(input: &mut BytesMut) -> Result<Option<Response<()>>, Malformed> {
     let mut fields_read = [const { MaybeUninit::uninit() }; FIELDS_MOST];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     let length = match config.parse_response_with_uninit_headers(&mut parsed, input, &mut fields_read) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err(Broke::Malformed("its head")),
+        Err(_) => return Err(Malformed("its head")),
     };
-    // One allocation for all values, and the buffer stays as it is for the next read.
-    let copied = Bytes::copy_from_slice(input.get(..length).unwrap_or_default());
-    let start = input.as_ptr() as usize;
-    let values = fields(parsed.headers, |value| {
-        let at = (value.as_ptr() as usize).wrapping_sub(start);
-        // Empty values may point anywhere.
-        if at.checked_add(value.len()).is_some_and(|end| end <= copied.len()) {
-            copied.slice(at..at + value.len())
-        } else {
-            Bytes::copy_from_slice(value)
-        }
-    })?;
+    let values = http1::fields(parsed.headers, &Head::new(input, length))?;
     let mut head = Response::new(());
-    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Broke::Malformed("its status"))?;
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed("its status"))?;
     *head.status_mut() = status;
     *head.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    if let Some(reason) = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason())
-        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
-    {
-        head.extensions_mut().insert(reason);
+    if let Some(reason) = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason()) {
+        head.extensions_mut().insert(Reason(Bytes::copy_from_slice(reason.as_bytes())));
     }
     *head.headers_mut() = values;
     input.advance(length);
     Ok(Some(head))
 }
 
-/// Parsed fields as a map; `share` makes a value of the bytes it is given.
-pub fn fields(parsed: &[httparse::Header<'_>], share: impl Fn(&[u8]) -> Bytes) -> Result<HeaderMap, Broke> {
-    // Room for the one that is added to every answer.
-    let mut fields = HeaderMap::with_capacity(parsed.len() + 1);
-    for field in parsed {
-        let name =
-            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Broke::Malformed("the name of a field"))?;
-        let value =
-            HeaderValue::from_maybe_shared(share(field.value)).map_err(|_| Broke::Malformed("the value of a field"))?;
-        fields.append(name, value);
-    }
-    Ok(fields)
-}
-
 /// RFC 9112, section 6.3, stricter: what can be read in two ways is malformed.
-fn framed(mut head: Response<()>, method: &Method) -> Result<Answered, Broke> {
+fn framed(mut head: Response<()>, method: &Method) -> Result<Answered, Malformed> {
     let (status, version) = (head.status(), head.version());
     let fields = head.headers_mut();
-    let mut keeps = version == Version::HTTP_11 && !says_close(fields);
+    let mut keeps = version == Version::HTTP_11 && !http1::connection_says(fields, "close");
     let length = length(fields)?;
-    let is_chunked = is_chunked(fields)?;
+    let is_chunked = http1::is_chunked(fields)?;
     if is_chunked && version == Version::HTTP_10 {
-        return Err(Broke::Malformed("it is chunked over HTTP/1.0"));
+        return Err(Malformed("it is chunked over HTTP/1.0"));
     }
     let has_none = *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     // A body may follow all the same.
@@ -164,21 +126,15 @@ fn framed(mut head: Response<()>, method: &Method) -> Result<Answered, Broke> {
     Ok(Answered { head, framing, keeps })
 }
 
-fn says_close(fields: &HeaderMap) -> bool {
-    let values = fields.get_all(CONNECTION).iter();
-    let mut tokens = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
-}
-
 /// Where a length is given more than once it has to be the same, and is made one.
-fn length(fields: &mut HeaderMap) -> Result<Option<u64>, Broke> {
+fn length(fields: &mut HeaderMap) -> Result<Option<u64>, Malformed> {
     let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
     let Some(first) = lengths.next() else { return Ok(None) };
-    let length = digits(first).ok_or(Broke::Malformed("its length"))?;
+    let length = digits(first).ok_or(Malformed("its length"))?;
     let (mut repeated, first) = (false, first.clone());
     for other in lengths {
         if digits(other) != Some(length) {
-            return Err(Broke::Malformed("it has two lengths"));
+            return Err(Malformed("it has two lengths"));
         }
         repeated = true;
     }
@@ -188,29 +144,15 @@ fn length(fields: &mut HeaderMap) -> Result<Option<u64>, Broke> {
     Ok(Some(length))
 }
 
-fn digits(value: &HeaderValue) -> Option<u64> {
-    let digits = value.to_str().ok()?;
-    // A sign is no digit.
-    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
-}
-
-/// Another coding would be lost on the way, since the header belongs to the connection.
-fn is_chunked(fields: &HeaderMap) -> Result<bool, Broke> {
-    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(false),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
-        _ => Err(Broke::Malformed("its transfer coding")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use http::HeaderValue;
+
     use super::*;
 
-    fn read_to(text: &str, method: &Method) -> Result<Option<Answered>, Broke> {
+    fn read_to(text: &str, method: &Method) -> Result<Option<Answered>, Malformed> {
         read(&mut BytesMut::from(text), method, &mut 0)
     }
 
@@ -242,10 +184,10 @@ mod tests {
         let answered = read_to(text, &Method::GET).unwrap().unwrap();
         assert_eq!(answered.head.status(), StatusCode::NO_CONTENT);
         assert!(answered.head.headers().is_empty());
-        assert!(matches!(read_to("HTTP/1.1 101 X\r\n\r\n", &Method::GET), Err(Broke::Malformed(_))));
+        assert!(matches!(read_to("HTTP/1.1 101 X\r\n\r\n", &Method::GET), Err(Malformed(_))));
         assert!(read_to("HTTP/1.1 100 Continue\r\n\r\n", &Method::GET).unwrap().is_none());
         let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(usize::from(INTERIM_MOST) + 1);
-        assert!(matches!(read_to(&endless, &Method::GET), Err(Broke::Malformed(_))));
+        assert!(matches!(read_to(&endless, &Method::GET), Err(Malformed(_))));
     }
 
     #[test]
@@ -293,23 +235,23 @@ mod tests {
             Some((Framing::Length(7), false))
         );
         let chunked = read_to("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", &Method::GET);
-        assert!(matches!(chunked, Err(Broke::Malformed(_))));
+        assert!(matches!(chunked, Err(Malformed(_))));
     }
 
     #[test]
     fn a_reason_of_its_own_is_kept() {
         let answered =
             read_to("HTTP/1.1 404 No Collection\r\ncontent-length: 0\r\n\r\n", &Method::GET).unwrap().unwrap();
-        assert_eq!(answered.head.extensions().get::<ReasonPhrase>().unwrap().as_bytes(), b"No Collection");
+        assert_eq!(answered.head.extensions().get::<Reason>().unwrap().0, "No Collection");
     }
 
     #[test]
     fn a_head_that_never_ends_is_refused() {
         let mut input = BytesMut::from("HTTP/1.1 200 OK\r\nx: ");
         input.extend_from_slice(&vec![b'y'; HEAD_MOST]);
-        assert!(matches!(read(&mut input, &Method::GET, &mut 0), Err(Broke::Malformed(_))));
+        assert!(matches!(read(&mut input, &Method::GET, &mut 0), Err(Malformed(_))));
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(FIELDS_MOST + 1));
-        assert!(matches!(read_to(&many, &Method::GET), Err(Broke::Malformed(_))));
+        assert!(matches!(read_to(&many, &Method::GET), Err(Malformed(_))));
     }
 
     proptest! {

@@ -1,7 +1,6 @@
 //! One request to a service and its answer. It runs in the task of its call: nothing is handed from one task to another, which
 //! costs more than the work itself.
 
-mod chunks;
 mod head;
 pub mod http1;
 pub mod http2;
@@ -18,6 +17,7 @@ use http_body::{Frame, SizeHint};
 pub use self::wire::Wire;
 use crate::gateway::body::Uploading;
 use crate::gateway::headers::Stamp;
+use crate::gateway::http1::Malformed;
 
 /// A request as it is to go on.
 pub struct Outbound {
@@ -45,7 +45,7 @@ pub enum Broke {
     #[error("the connection was closed before the answer was complete")]
     Closed,
     #[error("the answer is malformed: {0}")]
-    Malformed(&'static str),
+    Malformed(#[from] Malformed),
     #[error(transparent)]
     Http2(#[from] h2::Error),
     /// What is known of the upload says why.

@@ -1,0 +1,283 @@
+//! One connection of a client over HTTP/2 (RFC 9113). h2 does the work; each stream runs in a task of its own.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Connection, Handshake, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, DATE};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Sleep;
+
+use super::{ClientBody, ClientBroke, Service, date};
+use crate::config::LimitsConfig;
+use crate::gateway::body::{BodyError, Outgoing};
+use crate::gateway::http1::digits;
+
+/// Bytes of answers that wait in one connection for the client to take them.
+const SEND_BUFFER: usize = 400 * 1024;
+
+pub struct Serving<S, V> {
+    state: State<S>,
+    service: V,
+    patience: Duration,
+    is_closing: bool,
+}
+
+enum State<S> {
+    Greeting(Box<Handshake<S, Bytes>>),
+    Open(Box<Connection<S, Bytes>>),
+}
+
+/// What connections may do; made once.
+#[derive(Clone)]
+pub struct Bounds {
+    builder: h2::server::Builder,
+    /// How long a client may grant no window to an answer. Nobody asks for a body that it does not take, so nothing else ends it.
+    patience: Duration,
+}
+
+impl Bounds {
+    pub fn new(limits: &LimitsConfig) -> Self {
+        let mut builder = h2::server::Builder::new();
+        builder
+            .initial_window_size(limits.h2_stream_window)
+            .initial_connection_window_size(limits.h2_connection_window)
+            .max_concurrent_streams(limits.h2_streams)
+            .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX))
+            .max_send_buffer_size(SEND_BUFFER);
+        Self { builder, patience: limits.total.saturating_add(limits.slow_body_after) }
+    }
+}
+
+impl<S, V> Serving<S, V>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    V: Service + Unpin,
+    V::Call: Send + 'static,
+{
+    pub fn new(stream: S, service: V, bounds: &Bounds) -> Self {
+        let state = State::Greeting(Box::new(bounds.builder.handshake(stream)));
+        Self { state, service, patience: bounds.patience, is_closing: false }
+    }
+
+    /// Takes no more streams, and says so; those that are open go on.
+    pub fn close(mut self: Pin<&mut Self>) {
+        self.is_closing = true;
+        if let State::Open(connection) = &mut self.state {
+            connection.graceful_shutdown();
+        }
+    }
+
+    fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let length = request.headers().get(CONTENT_LENGTH).and_then(digits);
+        let request = request.map(|stream| ClientBody::stream(stream, length));
+        let (call, patience) = (self.service.call(request), self.patience);
+        tokio::spawn(Answering { call, respond, patience, sending: None });
+    }
+}
+
+impl<S, V> Future for Serving<S, V>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    V: Service + Unpin,
+    V::Call: Send + 'static,
+{
+    type Output = Result<(), h2::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match &mut self.state {
+                State::Greeting(handshake) => {
+                    let mut connection = ready!(Pin::new(handshake).poll(cx))?;
+                    if self.is_closing {
+                        connection.graceful_shutdown();
+                    }
+                    self.state = State::Open(Box::new(connection));
+                }
+                State::Open(connection) => match ready!(connection.poll_accept(cx)).transpose()? {
+                    Some((request, respond)) => self.begin(request, respond),
+                    None => return Poll::Ready(Ok(())),
+                },
+            }
+        }
+    }
+}
+
+/// One stream: its call, then its answer on the way back.
+struct Answering<C> {
+    call: C,
+    respond: SendResponse<Bytes>,
+    patience: Duration,
+    sending: Option<Sending>,
+}
+
+struct Sending {
+    body: Outgoing,
+    stream: SendStream<Bytes>,
+    /// What there is no window for yet, and whether it is the last.
+    piece: Option<(Bytes, bool)>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a stream ended early. The client knows, or sees a reset.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+    #[error("the client reset it: {0}")]
+    Reset(Reason),
+    #[error("the client does not take the answer")]
+    NotTaken,
+    #[error("the answer broke off: {0}")]
+    Answer(#[from] BodyError),
+}
+
+impl<C: Future<Output = Response<Outgoing>> + Unpin> Future for Answering<C> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let ended = ready!(this.poll_stream(cx));
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a stream ended early");
+            match (&mut this.sending, error) {
+                (Some(sending), Ended::NotTaken | Ended::Answer(_)) => {
+                    sending.stream.send_reset(Reason::INTERNAL_ERROR)
+                }
+                (None, _) => this.respond.send_reset(Reason::INTERNAL_ERROR),
+                (Some(_), _) => {}
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<C: Future<Output = Response<Outgoing>> + Unpin> Answering<C> {
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        loop {
+            if let Some(sending) = &mut self.sending {
+                return sending.poll(cx, self.patience);
+            }
+            let Poll::Ready(answer) = Pin::new(&mut self.call).poll(cx) else {
+                let reason = ready!(self.respond.poll_reset(cx))?;
+                return Poll::Ready(Err(Ended::Reset(reason)));
+            };
+            let (head, body) = answer.into_parts();
+            let mut head = Response::from_parts(head, ());
+            let is_over = body.is_end_stream();
+            complete(head.headers_mut(), &body, is_over);
+            let stream = self.respond.send_response(head, is_over)?;
+            if is_over {
+                return Poll::Ready(Ok(()));
+            }
+            self.sending = Some(Sending { body, stream, piece: None, timer: None });
+        }
+    }
+}
+
+fn complete(fields: &mut HeaderMap, body: &Outgoing, is_over: bool) {
+    if !fields.contains_key(DATE)
+        && let Some(now) = date()
+    {
+        fields.insert(DATE, now);
+    }
+    if !is_over
+        && let Some(length) = body.size_hint().exact()
+        && !fields.contains_key(CONTENT_LENGTH)
+    {
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+impl Sending {
+    fn poll(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<Result<(), Ended>> {
+        loop {
+            if let Poll::Ready(reason) = self.stream.poll_reset(cx)? {
+                return Poll::Ready(Err(Ended::Reset(reason)));
+            }
+            if let Some((piece, is_last)) = self.piece.take() {
+                if !piece.is_empty() && self.poll_window(cx, piece.len())?.is_pending() {
+                    self.piece = Some((piece, is_last));
+                    let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+                    ready!(timer.as_mut().poll(cx));
+                    return Poll::Ready(Err(Ended::NotTaken));
+                }
+                self.timer = None;
+                // What is more than there is room for, h2 sends as it gets some.
+                self.stream.send_data(piece, is_last)?;
+                if is_last {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            // Window is asked for only once there is something to send: what is kept for one stream may be what all others wait for.
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()?.map(Frame::into_data) {
+                Some(Ok(data)) => self.piece = Some((data, self.body.is_end_stream())),
+                Some(Err(frame)) => {
+                    self.stream.send_trailers(frame.into_trailers().unwrap_or_default())?;
+                    return Poll::Ready(Ok(()));
+                }
+                None => {
+                    self.stream.send_data(Bytes::new(), true)?;
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+
+    /// Waits until the client takes some of a piece.
+    fn poll_window(&mut self, cx: &mut Context<'_>, length: usize) -> Poll<Result<(), Ended>> {
+        self.stream.reserve_capacity(length);
+        while self.stream.capacity() == 0 {
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(granted) => granted?,
+                None => return Poll::Ready(Err(Ended::NotTaken)),
+            };
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A request body.
+pub struct Streamed {
+    stream: RecvStream,
+    /// Bytes still to come, where the client said how many.
+    left: Option<u64>,
+}
+
+impl ClientBody {
+    fn stream(stream: RecvStream, length: Option<u64>) -> Self {
+        if stream.is_end_stream() {
+            Self::Whole(Bytes::new())
+        } else {
+            Self::Stream(Box::new(Streamed { stream, left: length }))
+        }
+    }
+}
+
+impl Streamed {
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBroke>>> {
+        match ready!(self.stream.poll_data(cx)) {
+            Some(Ok(data)) => {
+                // Room for as much again. It fails only where the stream has ended.
+                let _ = self.stream.flow_control().release_capacity(data.len());
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
+            None => Poll::Ready(ready!(self.stream.poll_trailers(cx))?.map(|trailers| Ok(Frame::trailers(trailers)))),
+        }
+    }
+
+    pub fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    pub fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
