@@ -190,14 +190,15 @@ struct Waiting {
     roundtrip: Roundtrip,
     exchange: Box<Exchange>,
     deadlines: Deadlines,
-    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Present once the service keeps us waiting.
+    until: Option<Instant>,
 }
 
 impl InFlight {
     fn begin(pooled: Pooled, request: Outbound, mut exchange: Box<Exchange>, deadlines: Deadlines) -> Self {
         exchange.is_sent_to(pooled.place());
         let roundtrip = pooled.send(request);
-        Self { waiting: Some(Waiting { roundtrip, exchange, deadlines, timer: None }) }
+        Self { waiting: Some(Waiting { roundtrip, exchange, deadlines, until: None }) }
     }
 }
 
@@ -232,15 +233,14 @@ impl Waiting {
     /// The wait for the first byte begins when the request is complete; the whole call has its own deadline.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Deadlines { total, first_byte } = self.deadlines;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(total.min(Instant::now() + first_byte))));
-        while timer.as_mut().poll(cx).is_ready() {
+        let mut until = *self.until.get_or_insert_with(|| total.min(Instant::now() + first_byte));
+        while self.roundtrip.poll_until(cx, until).is_ready() {
             let now = Instant::now();
             if now >= total || self.exchange.upload().state() == UploadState::Complete {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(total.min(now + first_byte));
+            until = total.min(now + first_byte);
+            self.until = Some(until);
         }
         Poll::Pending
     }

@@ -2,12 +2,13 @@
 //!
 //! The call may outlive its connection, and go on in another task; so the two share this place, and wake each other.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
 
 use super::ClientBroke;
 
@@ -50,14 +51,10 @@ pub fn feed(length: Option<u64>) -> (Feed, Fed) {
     (Feed(Arc::clone(&place)), Fed { place, left: length, ended: false })
 }
 
-fn lock(place: &Mutex<Place>) -> MutexGuard<'_, Place> {
-    place.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Feed {
     /// What is wanted; whoever waits is woken when that changes.
     pub fn wish(&self, cx: &Context<'_>) -> Wish {
-        let mut place = lock(&self.0);
+        let mut place = self.0.lock();
         if place.is_left {
             return Wish::Nothing;
         }
@@ -78,7 +75,7 @@ impl Feed {
     }
 
     fn change(&self, change: impl FnOnce(&mut Place)) {
-        let mut place = lock(&self.0);
+        let mut place = self.0.lock();
         change(&mut place);
         place.is_wanted = false;
         let call = place.call.take();
@@ -103,7 +100,7 @@ impl Fed {
         if self.ended {
             return Poll::Ready(None);
         }
-        let mut place = lock(&self.place);
+        let mut place = self.place.lock();
         if let Some(content) = place.content.take() {
             self.left = self.left.map(|left| left.saturating_sub(content.len() as u64));
             // Complete, and nothing follows: then this is known with the last of it.
@@ -138,7 +135,7 @@ impl Fed {
 
 impl Drop for Fed {
     fn drop(&mut self) {
-        let mut place = lock(&self.place);
+        let mut place = self.place.lock();
         place.is_left = true;
         let connection = place.connection.take();
         drop(place);

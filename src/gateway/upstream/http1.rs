@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncReadExt;
 use tokio::task::unconstrained;
+use tokio::time::Sleep;
 
 use super::head::{self, Answered, Sent};
 use super::{Broke, Outbound, Wire};
@@ -26,6 +27,8 @@ pub struct Line {
     answer: Answer,
     /// Interim answers of this call.
     interim: u8,
+    /// Kept from one call to the next: a timer that is armed already costs nothing.
+    pub timer: Option<Pin<Box<Sleep>>>,
 }
 
 struct Upload {
@@ -60,6 +63,7 @@ impl Line {
             upload: None,
             answer: Answer::Complete { keeps: true },
             interim: 0,
+            timer: None,
         }
     }
 

@@ -13,6 +13,7 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Request, Response, Uri, Version, uri};
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
 
 use super::{Broke, NoAnswer, Outbound, Wire};
 use crate::gateway::body::Uploading;
@@ -41,6 +42,7 @@ pub struct Roundtrip {
     upload: Option<Upload>,
     /// Bytes of the answer that are still to come, where it said how many.
     left: Option<u64>,
+    pub timer: Option<Pin<Box<Sleep>>>,
     _counted: Counted,
 }
 
@@ -103,7 +105,7 @@ impl Line {
         let Self { sender, streams } = self;
         streams.fetch_add(1, Ordering::Relaxed);
         let state = State::Opening(Box::new(Opening { sender, request, scheme }));
-        Box::new(Roundtrip { state, upload: None, left: None, _counted: Counted(streams) })
+        Box::new(Roundtrip { state, upload: None, left: None, timer: None, _counted: Counted(streams) })
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
 
 pub use self::wire::Wire;
 use crate::gateway::body::Uploading;
@@ -97,6 +98,25 @@ impl Roundtrip {
             Self::Http1(line) => line.poll_send(cx),
             Self::Http2(roundtrip) => roundtrip.poll_send(cx),
         }
+    }
+
+    /// Ready once this instant has passed. A timer may be there that was armed for an earlier one.
+    pub fn poll_until(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        let timer = match self {
+            Self::Http1(line) => &mut line.timer,
+            Self::Http2(roundtrip) => &mut roundtrip.timer,
+        };
+        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if timer.deadline() > until {
+            timer.as_mut().reset(until);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+        }
+        Poll::Pending
     }
 
     /// Whether the answer is complete, as far as is known.
