@@ -42,7 +42,10 @@ pub fn check_form(parts: &Parts, limits: HeadLimits) -> Result<(), Denial> {
 /// Whether the request is a gRPC call: gRPC's content type over HTTP/2. gRPC-Web frames its messages differently and
 /// is not meant.
 pub fn is_grpc(parts: &Parts) -> bool {
-    let Some(kind) = parts.headers.get(CONTENT_TYPE).filter(|_| parts.version == Version::HTTP_2) else { return false };
+    if parts.version != Version::HTTP_2 {
+        return false;
+    }
+    let Some(kind) = parts.headers.get(CONTENT_TYPE) else { return false };
     match kind.as_bytes().split_at_checked(b"application/grpc".len()) {
         Some((kind, rest)) => {
             kind.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))

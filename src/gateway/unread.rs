@@ -25,9 +25,10 @@ pub struct UnreadBody {
 
 impl UnreadBody {
     pub fn new(limits: &LimitsConfig, headers: &HeaderMap, body: ClientBody) -> Self {
-        // A client that waits for `100 Continue` has sent nothing yet, and need not.
-        let most = if headers.contains_key(EXPECT) { 0 } else { limits.denial_read_on_bytes };
         let body = Some(body).filter(|body| !body.is_end_stream());
+        // A client that waits for `100 Continue` has sent nothing yet, and need not.
+        let is_to_come = body.as_ref().is_some_and(ClientBody::is_to_come) && !headers.contains_key(EXPECT);
+        let most = if is_to_come { limits.denial_read_on_bytes } else { 0 };
         Self { body, patience: limits.denial_read_on, most }
     }
 }

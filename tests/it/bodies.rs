@@ -148,7 +148,7 @@ fn answers_without_usage_are_counted_as_missing_units() {
 
 #[test]
 fn a_document_called_usage_is_not_the_usage() {
-    let upstream = Scripted::start(|request| {
+    let upstream = Scripted::keeping(|request| {
         let body = match request {
             _ if request.contains("/last") => {
                 r#"{"code":0,"output":{"usage":{"read_units":900}},"usage":{"read_units":3}}"#

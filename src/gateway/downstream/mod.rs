@@ -76,6 +76,13 @@ fn written(second: u64) -> Option<HeaderValue> {
     jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at).ok()?.try_into().ok()
 }
 
+impl ClientBody {
+    /// Whether the client may still have to send some of it.
+    pub fn is_to_come(&self) -> bool {
+        !matches!(self, Self::Whole(_))
+    }
+}
+
 impl Body for ClientBody {
     type Data = Bytes;
     type Error = ClientBroke;

@@ -40,8 +40,8 @@ use crate::meter::witness::Acknowledged;
 use crate::principal::{AccountId, Epoch, Incarnation, LedgerServer, Revision, StoreId};
 use crate::time::Hour;
 
-/// Memory for pages of the file, in bytes.
-const CACHE: usize = 64 << 20;
+/// Memory for pages of the file, in bytes. What is not among them the kernel most likely has.
+const CACHE: usize = 16 << 20;
 /// Entries of the change log that are kept; a gateway further behind starts again.
 const LOG_KEEP: u64 = 100_000;
 

@@ -308,3 +308,23 @@ fn a_long_head_with_a_body_and_a_body_that_comes_late_go_through() {
     assert_eq!((answer.status, &answer.json()["body_bytes"]), (200, &Value::from(6)));
     stage.settled(2);
 }
+
+#[test]
+fn an_old_client_gets_an_answer_of_unknown_length_until_its_connection_ends() {
+    let upstream = Scripted::start(|_| {
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n1\r\n \r\n0\r\n\r\n".to_vec()
+    });
+    let stage = Stage::with(Setting { upstream: Some(upstream.at), ..Setting::default() });
+    let mut connection = Raw::connect(stage.gateway);
+    connection.send(&head(&stage, "GET /echo HTTP/1.0\r\nhost: stage.test", "connection: keep-alive\r\n\r\n"));
+    let mut came = Vec::new();
+    while let Ok(byte) = connection.byte(SOON) {
+        came.push(byte);
+    }
+    let came = String::from_utf8(came).unwrap();
+    let (head, body) = came.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body, "{} ");
+    assert!(head.starts_with("HTTP/1.0 200 OK\r\n") && head.contains("\r\nconnection: close"), "{head}");
+    assert!(!head.contains("transfer-encoding"), "{head}");
+    assert_eq!(stage.settled(1).of("ok"), 1);
+}
