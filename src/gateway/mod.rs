@@ -14,6 +14,7 @@ mod frames;
 pub mod guard;
 pub mod headers;
 mod http1;
+mod http2;
 mod pool;
 mod respond;
 pub mod route;

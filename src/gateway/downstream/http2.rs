@@ -9,14 +9,14 @@ use h2::server::{Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
-use super::{ClientBody, ClientBroke, Service, date};
+use super::{ClientBody, Service, date};
 use crate::config::LimitsConfig;
 use crate::gateway::body::{BodyError, Outgoing};
-use crate::gateway::http1::digits;
+use crate::gateway::http2::{Receiving, Refused, poll_room};
 
 /// Bytes of answers that wait in one connection for the client to take them.
 const SEND_BUFFER: usize = 400 * 1024;
@@ -74,8 +74,12 @@ where
     }
 
     fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-        let length = request.headers().get(CONTENT_LENGTH).and_then(digits);
-        let request = request.map(|stream| ClientBody::stream(stream, length));
+        let (head, stream) = request.into_parts();
+        let body = match stream.is_end_stream() {
+            true => ClientBody::Whole(Bytes::new()),
+            false => ClientBody::Stream(Box::new(Receiving::new(stream, &head.headers))),
+        };
+        let request = Request::from_parts(head, body);
         let (call, patience) = (self.service.call(request), self.patience);
         tokio::spawn(Answering { call, respond, patience, sending: None });
     }
@@ -201,12 +205,13 @@ impl Sending {
                 return Poll::Ready(Err(Ended::Reset(reason)));
             }
             if let Some((piece, is_last)) = self.piece.take() {
-                if !piece.is_empty() && self.poll_window(cx, piece.len())?.is_pending() {
+                let Poll::Ready(room) = poll_room(&mut self.stream, piece.len(), cx) else {
                     self.piece = Some((piece, is_last));
                     let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
                     ready!(timer.as_mut().poll(cx));
                     return Poll::Ready(Err(Ended::NotTaken));
-                }
+                };
+                room.map_err(|Refused| Ended::NotTaken)?;
                 self.timer = None;
                 // What is more than there is room for, h2 sends as it gets some.
                 self.stream.send_data(piece, is_last)?;
@@ -214,7 +219,6 @@ impl Sending {
                     return Poll::Ready(Ok(()));
                 }
             }
-            // Window is asked for only once there is something to send: what is kept for one stream may be what all others wait for.
             match ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()?.map(Frame::into_data) {
                 Some(Ok(data)) => self.piece = Some((data, self.body.is_end_stream())),
                 Some(Err(frame)) => {
@@ -227,57 +231,5 @@ impl Sending {
                 }
             }
         }
-    }
-
-    /// Waits until the client takes some of a piece.
-    fn poll_window(&mut self, cx: &mut Context<'_>, length: usize) -> Poll<Result<(), Ended>> {
-        self.stream.reserve_capacity(length);
-        while self.stream.capacity() == 0 {
-            match ready!(self.stream.poll_capacity(cx)) {
-                Some(granted) => granted?,
-                None => return Poll::Ready(Err(Ended::NotTaken)),
-            };
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// A request body.
-pub struct Streamed {
-    stream: RecvStream,
-    /// Bytes still to come, where the client said how many.
-    left: Option<u64>,
-}
-
-impl ClientBody {
-    fn stream(stream: RecvStream, length: Option<u64>) -> Self {
-        if stream.is_end_stream() {
-            Self::Whole(Bytes::new())
-        } else {
-            Self::Stream(Box::new(Streamed { stream, left: length }))
-        }
-    }
-}
-
-impl Streamed {
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBroke>>> {
-        match ready!(self.stream.poll_data(cx)) {
-            Some(Ok(data)) => {
-                // Room for as much again. It fails only where the stream has ended.
-                let _ = self.stream.flow_control().release_capacity(data.len());
-                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
-            None => Poll::Ready(ready!(self.stream.poll_trailers(cx))?.map(|trailers| Ok(Frame::trailers(trailers)))),
-        }
-    }
-
-    pub fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
-    }
-
-    pub fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

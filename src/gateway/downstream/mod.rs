@@ -15,9 +15,9 @@ use http::{HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 
 use self::feed::Fed;
-use self::http2::Streamed;
 use crate::gateway::body::Outgoing;
 use crate::gateway::http1::Malformed;
+use crate::gateway::http2::Receiving;
 use crate::time::WallTime;
 use crate::verdict::Denial;
 
@@ -38,7 +38,7 @@ pub enum ClientBody {
     /// It is still coming, over HTTP/1.1 …
     Fed(Fed),
     /// … or over HTTP/2.
-    Stream(Box<Streamed>),
+    Stream(Box<Receiving>),
 }
 
 /// Why a request body is not complete.
@@ -92,7 +92,7 @@ impl Body for ClientBody {
             Self::Whole(content) if content.is_empty() => Poll::Ready(None),
             Self::Whole(content) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(content))))),
             Self::Fed(fed) => fed.poll_frame(cx),
-            Self::Stream(stream) => stream.poll_frame(cx),
+            Self::Stream(stream) => stream.poll_frame(cx).map_err(ClientBroke::from),
         }
     }
 

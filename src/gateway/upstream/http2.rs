@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Request, Response, Uri, Version, uri};
@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 use super::{Broke, NoAnswer, Outbound, Wire};
 use crate::gateway::body::Uploading;
 use crate::gateway::headers;
+use crate::gateway::http2::{Receiving, Refused, poll_room};
 
 /// Streams on one connection before another is opened.
 const STREAMS_MOST: usize = 100;
@@ -40,8 +41,6 @@ struct Counted(Arc<AtomicUsize>);
 pub struct Roundtrip {
     state: State,
     upload: Option<Upload>,
-    /// Bytes of the answer that are still to come, where it said how many.
-    left: Option<u64>,
     pub timer: Option<Pin<Box<Sleep>>>,
     _counted: Counted,
 }
@@ -50,7 +49,7 @@ enum State {
     /// Not begun: whether the connection stands is not known.
     Opening(Box<Opening>),
     Awaited(ResponseFuture),
-    Body(RecvStream),
+    Body(Receiving),
     Over,
 }
 
@@ -105,7 +104,7 @@ impl Line {
         let Self { sender, streams } = self;
         streams.fetch_add(1, Ordering::Relaxed);
         let state = State::Opening(Box::new(Opening { sender, request, scheme }));
-        Box::new(Roundtrip { state, upload: None, left: None, timer: None, _counted: Counted(streams) })
+        Box::new(Roundtrip { state, upload: None, timer: None, _counted: Counted(streams) })
     }
 }
 
@@ -137,8 +136,7 @@ impl Roundtrip {
         };
         let answer = ready!(Pin::new(answer).poll(cx)).map_err(Broke::Http2)?;
         let (head, body) = answer.into_parts();
-        self.left = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        self.state = State::Body(body);
+        self.state = State::Body(Receiving::new(body, &head.headers));
         Poll::Ready(Ok(Response::from_parts(head, ())))
     }
 
@@ -177,23 +175,7 @@ impl Roundtrip {
         let State::Body(body) = &mut self.state else {
             return Poll::Ready(None);
         };
-        match ready!(body.poll_data(cx)) {
-            Some(Ok(data)) => {
-                // Room for as much again. It fails only where the stream has ended.
-                let _ = body.flow_control().release_capacity(data.len());
-                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            // The answer is complete, and the service wants no more of the request.
-            Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(None),
-            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
-            None => match ready!(body.poll_trailers(cx)) {
-                Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                Ok(None) => Poll::Ready(None),
-                Err(error) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(None),
-                Err(error) => Poll::Ready(Some(Err(error.into()))),
-            },
-        }
+        body.poll_frame(cx).map_err(Broke::Http2)
     }
 
     pub fn is_end_stream(&self) -> bool {
@@ -204,10 +186,9 @@ impl Roundtrip {
     }
 
     pub fn size_hint(&self) -> SizeHint {
-        match self.left {
-            _ if self.is_end_stream() => SizeHint::with_exact(0),
-            Some(left) => SizeHint::with_exact(left),
-            None => SizeHint::default(),
+        match &self.state {
+            State::Body(body) => body.size_hint(),
+            _ => SizeHint::with_exact(0),
         }
     }
 
@@ -248,8 +229,7 @@ enum Next {
 }
 
 impl Upload {
-    /// Sends one piece. Room is asked for only once there is one: a byte that is kept for a client that sends nothing may be the one for which
-    /// the service waits before it gives more to anybody.
+    /// Sends one piece.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, Broke>> {
         let (data, ends) = match self.piece.take() {
             Some(piece) => piece,
@@ -262,18 +242,12 @@ impl Upload {
                 None => return Poll::Ready(Ok(self.end(None))),
             },
         };
-        if !data.is_empty() {
-            self.stream.reserve_capacity(data.len());
-            while self.stream.capacity() == 0 {
-                match self.stream.poll_capacity(cx) {
-                    Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(_) => return Poll::Ready(Ok(Next::Refused)),
-                    Poll::Pending => {
-                        self.piece = Some((data, ends));
-                        return Poll::Pending;
-                    }
-                }
-            }
+        let Poll::Ready(room) = poll_room(&mut self.stream, data.len(), cx) else {
+            self.piece = Some((data, ends));
+            return Poll::Pending;
+        };
+        if let Err(Refused) = room {
+            return Poll::Ready(Ok(Next::Refused));
         }
         // What is more than there is room for, h2 sends as it gets some.
         match self.stream.send_data(data, ends) {
