@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::LimitsConfig;
 use crate::gateway::downstream::{ClientBody, Service, http1, http2};
 use crate::gateway::guard::{Activity, Cut, Deadlines, Guard, InCall};
+use crate::gateway::leaving::{Leaving, Left};
 use crate::gateway::{Gateway, Outgoing};
 use crate::telemetry::metrics::ConnectionEnd;
 use crate::verdict::Denial;
@@ -54,6 +55,14 @@ enum Protocol {
     Http2,
 }
 
+/// What is known of a connection before its first byte.
+enum Agreed {
+    /// In clear.
+    Nothing,
+    /// Under TLS, whose bytes are counted as they leave.
+    Under(Protocol, Left),
+}
+
 impl Protocols {
     pub fn new(limits: &LimitsConfig, tls: Option<TlsAcceptor>) -> Self {
         let deadlines = Deadlines {
@@ -77,7 +86,7 @@ fn http1_bounds(limits: &LimitsConfig) -> http1::Bounds {
 /// Serves one connection until it ends, or until `stop` and the calls on it have ended.
 pub async fn serve(gateway: Arc<Gateway>, stream: TcpStream, address: IpAddr, stop: watch::Receiver<bool>) {
     let served = match &gateway.protocols.tls {
-        None => serve_stream(Arc::clone(&gateway), stream, None, address, stop).await,
+        None => serve_stream(Arc::clone(&gateway), stream, Agreed::Nothing, address, stop).await,
         // Boxed, as is HTTP/2 below: a connection in clear over HTTP/1.1, of which there may be very many, has no room for it.
         Some(tls) => Box::pin(serve_tls(Arc::clone(&gateway), tls, stream, address, stop)).await,
     };
@@ -96,12 +105,13 @@ async fn serve_tls(
     address: IpAddr,
     stop: watch::Receiver<bool>,
 ) -> Ended {
+    let (stream, left) = Leaving::new(stream);
     let handshake = tls.accept(stream);
     match tokio::time::timeout(gateway.config.limits.tls_handshake, handshake).await {
         Ok(Ok(stream)) => {
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let protocol = if is_h2 { Protocol::Http2 } else { Protocol::Http1 };
-            serve_stream(gateway, stream, Some(protocol), address, stop).await
+            serve_stream(gateway, stream, Agreed::Under(protocol, left), address, stop).await
         }
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "a TLS handshake failed");
@@ -149,13 +159,17 @@ type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 async fn serve_stream<S>(
     gateway: Arc<Gateway>,
     mut stream: S,
-    agreed: Option<Protocol>,
+    agreed: Agreed,
     address: IpAddr,
     mut stop: watch::Receiver<bool>,
 ) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (agreed, left) = match agreed {
+        Agreed::Nothing => (None, None),
+        Agreed::Under(protocol, left) => (Some(protocol), Some(left)),
+    };
     let chosen = tokio::select! {
         chosen = choose(&gateway.config.limits, &mut stream, agreed) => chosen?,
         () = last_call(&mut stop) => return Ok(()),
@@ -167,7 +181,7 @@ where
     let connection = Arc::new(Connection { address, activity: Arc::clone(&activity) });
     let protocols = Arc::clone(&gateway.protocols);
     let is_h2 = protocol == Protocol::Http2;
-    let guard = Guard::new(stream, early, Arc::clone(&activity), protocols.deadlines, is_h2);
+    let guard = Guard::new(stream, early, Arc::clone(&activity), protocols.deadlines, is_h2).counting(left);
     let calls = Calls { gateway, connection };
     let ended = match protocol {
         Protocol::Http1 => {

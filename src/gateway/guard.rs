@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::gateway::frames::Frames;
+use crate::gateway::leaving::Left;
 use crate::telemetry::metrics::ConnectionEnd;
 
 /// What the guard needs to know of the calls on its connection.
@@ -122,12 +123,18 @@ pub struct Guard<S> {
     since: Instant,
     read_timer: Option<Pin<Box<Sleep>>>,
     slow_write: Option<SlowWrite>,
+    /// Bytes that have left, where more may be taken than leaves: under TLS.
+    left: Option<Left>,
+    /// What was taken has not left.
+    waits_to_leave: bool,
 }
 
 /// The time and bytes since the client began to read more slowly than we write.
 struct SlowWrite {
     since: Instant,
     bytes: u64,
+    /// Where bytes are counted as they leave: how many had.
+    left_before: u64,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -137,7 +144,27 @@ impl<S> Guard<S> {
         let (phase, since) = (Phase::Serving, Instant::now());
         let (read_timer, slow_write) = (None, None);
         let frames = multiplexed.then(Frames::new);
-        Self { stream, early, activity, deadlines, frames, unparsed_at, phase, since, read_timer, slow_write }
+        let (left, waits_to_leave) = (None, false);
+        Self {
+            stream,
+            early,
+            activity,
+            deadlines,
+            frames,
+            unparsed_at,
+            phase,
+            since,
+            read_timer,
+            slow_write,
+            left,
+            waits_to_leave,
+        }
+    }
+
+    /// Counts what leaves the stream, where that is less than it takes.
+    pub fn counting(mut self, left: Option<Left>) -> Self {
+        self.left = left;
+        self
     }
 
     /// Takes note of what was read; an error says that it is too much of what is no call.
@@ -228,28 +255,22 @@ impl<S> Guard<S> {
         cut.into()
     }
 
-    /// Called with the outcome of each write: `Ready` when the client has read too slowly for too long.
-    fn poll_slow_write(&mut self, cx: &mut Context<'_>, wrote: Option<(usize, usize)>) -> Poll<io::Error> {
+    /// Called while something does not go out: `Ready` when the client has read too slowly for too long.
+    fn poll_slow_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Deadlines { slow_rate, slow_after, .. } = self.deadlines;
-        if let Some((wrote, asked)) = wrote {
-            if wrote == asked {
-                self.slow_write = None;
-                self.activity.blocked.store(false, Ordering::Relaxed);
-            } else if let Some(slow) = &mut self.slow_write {
-                slow.bytes += wrote as u64;
-            }
-            return Poll::Pending;
-        }
+        let left = self.left.as_ref().map(Left::bytes);
         let slow = self.slow_write.get_or_insert_with(|| {
             self.activity.blocked.store(true, Ordering::Relaxed);
             let since = Instant::now();
-            SlowWrite { since, bytes: 0, timer: Box::pin(tokio::time::sleep_until(since + slow_after)) }
+            let timer = Box::pin(tokio::time::sleep_until(since + slow_after));
+            SlowWrite { since, bytes: 0, left_before: left.unwrap_or_default(), timer }
         });
         while slow.timer.as_mut().poll(cx).is_ready() {
-            if slow.bytes < slow_rate.saturating_mul(slow_after.as_secs().max(1)) {
+            let bytes = left.map_or(slow.bytes, |left| left.saturating_sub(slow.left_before));
+            if bytes < slow_rate.saturating_mul(slow_after.as_secs().max(1)) {
                 return Poll::Ready(self.cut_for(ConnectionEnd::SlowBody));
             }
-            (slow.since, slow.bytes) = (slow.since + slow_after, 0);
+            (slow.since, slow.bytes, slow.left_before) = (slow.since + slow_after, 0, left.unwrap_or_default());
             slow.timer.as_mut().reset(slow.since + slow_after);
         }
         Poll::Pending
@@ -261,17 +282,22 @@ impl<S> Guard<S> {
         asked: usize,
         wrote: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        let progress = match &wrote {
-            Poll::Ready(Ok(wrote)) => Some((*wrote, asked)),
-            Poll::Ready(Err(_)) => return wrote,
-            Poll::Pending => None,
+        let Poll::Ready(taken) = wrote else {
+            return self.poll_slow_write(cx).map(Err);
         };
-        if progress.is_some() && self.slow_write.is_none() {
-            return wrote;
+        if let (Some(slow), Ok(bytes)) = (&mut self.slow_write, &taken) {
+            slow.bytes += *bytes as u64;
+            if *bytes == asked && !self.waits_to_leave {
+                self.all_left();
+            }
         }
-        match self.poll_slow_write(cx, progress) {
-            Poll::Ready(error) => Poll::Ready(Err(error)),
-            Poll::Pending => wrote,
+        Poll::Ready(taken)
+    }
+
+    /// The client reads as fast as we write.
+    fn all_left(&mut self) {
+        if self.slow_write.take().is_some() {
+            self.activity.blocked.store(false, Ordering::Relaxed);
         }
     }
 }
@@ -314,15 +340,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        // Under TLS what was written may still be here.
-        if flushed.is_pending() || self.slow_write.is_none() && self.activity.blocked.load(Ordering::Relaxed) {
-            self.activity.blocked.store(flushed.is_pending(), Ordering::Relaxed);
+        // Under TLS what was taken may still be here.
+        self.waits_to_leave = flushed.is_pending();
+        if self.waits_to_leave {
+            return self.poll_slow_write(cx).map(Err);
         }
+        self.all_left();
         flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match Pin::new(&mut self.stream).poll_shutdown(cx) {
+            Poll::Pending => self.poll_slow_write(cx).map(Err),
+            ended => ended,
+        }
     }
 }
 
@@ -430,5 +461,70 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         writer.await.unwrap().unwrap();
+    }
+
+    /// Takes everything, as TLS does, and lets it out a byte at a time or not at all.
+    struct Taking {
+        leaving: crate::gateway::leaving::Leaving<DuplexStream>,
+        has: usize,
+    }
+
+    impl AsyncWrite for Taking {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.has += bytes.len();
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            while self.has > 0 {
+                std::task::ready!(Pin::new(&mut self.leaving).poll_write(cx, b"x"))?;
+                self.has -= 1;
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.poll_flush(cx)
+        }
+    }
+
+    /// A guard over such a stream, and the client.
+    fn taking() -> (Guard<Taking>, DuplexStream, Arc<Activity>) {
+        let (ours, theirs) = duplex(64);
+        let (leaving, left) = crate::gateway::leaving::Leaving::new(ours);
+        let (stream, activity) = (Taking { leaving, has: 0 }, Arc::new(Activity::default()));
+        (Guard::new(stream, Bytes::new(), Arc::clone(&activity), LIMITS, false).counting(Some(left)), theirs, activity)
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_and_does_not_leave_is_cut_whatever_else_is_taken() {
+        let (mut guard, _client, activity) = taking();
+        let began = Instant::now();
+        let error = loop {
+            guard.write_all(&[0; 200]).await.unwrap();
+            match tokio::time::timeout(Duration::from_millis(100), guard.flush()).await {
+                Ok(Err(error)) => break error,
+                Ok(Ok(())) => panic!("it has left"),
+                Err(_) => assert!(began.elapsed() < LIMITS.slow_after * 10, "never cut"),
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(matches!(activity.cut(), Some(Cut(ConnectionEnd::SlowBody))));
+    }
+
+    #[tokio::test]
+    async fn what_leaves_slowly_and_fast_enough_is_not_cut() {
+        let (mut guard, mut client, activity) = taking();
+        let reads = tokio::spawn(async move {
+            let mut bytes = [0; 40];
+            for _ in 0..25 {
+                client.read_exact(&mut bytes).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        guard.write_all(&[0; 1000]).await.unwrap();
+        guard.flush().await.unwrap();
+        assert!(activity.is_quiet());
+        reads.await.unwrap();
     }
 }

@@ -15,6 +15,7 @@ pub mod guard;
 pub mod headers;
 mod http1;
 mod http2;
+mod leaving;
 mod pool;
 mod respond;
 pub mod route;

@@ -58,11 +58,11 @@ impl Feed {
         if place.is_left {
             return Wish::Nothing;
         }
-        if place.is_wanted && place.content.is_none() {
-            return Wish::More;
+        // Also while it waits for the client: the call may be over before more comes.
+        if !place.connection.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            place.connection = Some(cx.waker().clone());
         }
-        place.connection = Some(cx.waker().clone());
-        Wish::Patience
+        if place.is_wanted && place.content.is_none() { Wish::More } else { Wish::Patience }
     }
 
     pub fn put(&self, content: Bytes) {
@@ -114,9 +114,9 @@ impl Fed {
                 Err(broke) => Some(Err(broke)),
             });
         }
-        place.is_wanted = true;
         place.call = Some(cx.waker().clone());
-        let connection = place.connection.take();
+        let is_news = !std::mem::replace(&mut place.is_wanted, true);
+        let connection = if is_news { place.connection.take() } else { None };
         drop(place);
         if let Some(connection) = connection {
             connection.wake();

@@ -76,10 +76,13 @@ pub fn may_end(input: &[u8], seen: usize) -> bool {
 /// Reads the head that `input` begins with. `None`: more is needed.
 pub fn read(input: &[u8], bounds: Bounds) -> Result<Option<Asked>, Denial> {
     let mut usual = [const { MaybeUninit::uninit() }; FIELDS_USUAL];
-    match parse(input, &mut usual) {
+    let read = match parse(input, &mut usual) {
         Err(Denial::HeadersTooLarge) if bounds.fields > FIELDS_USUAL => {
             parse(input, &mut vec![MaybeUninit::uninit(); bounds.fields])
         }
+        read => read,
+    };
+    match read {
         Ok(None) if input.len() > bounds.bytes => Err(Denial::HeadersTooLarge),
         read => read,
     }
@@ -234,6 +237,8 @@ mod tests {
         let head = format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(201));
         assert_eq!(read(head.as_bytes(), BOUNDS).unwrap_err(), Denial::HeadersTooLarge);
         assert_eq!(read(&[b'x'; 1025], BOUNDS).unwrap_err(), Denial::HeadersTooLarge);
+        let endless = format!("GET / HTTP/1.1\r\n{}z: {}", "x: y\r\n".repeat(FIELDS_USUAL + 6), "a".repeat(1024));
+        assert_eq!(read(endless.as_bytes(), BOUNDS).unwrap_err(), Denial::HeadersTooLarge);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! One connection of a client over HTTP/1.1 (RFC 9112), from its first request to its last answer. All of it runs in one task. While
-//! it is idle it holds no buffer.
+//! it is idle it holds next to no buffer.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -57,8 +57,10 @@ enum State<C> {
         /// Absent once nothing more is to be gathered.
         sent: Option<Sent>,
     },
-    /// The answer went out; somebody may still read the request.
-    Answered,
+    /// The answer went out; somebody may still read the request, and so long the call is not over for the deadlines.
+    Answered {
+        _body: Outgoing,
+    },
     Closing,
 }
 
@@ -118,7 +120,11 @@ where
             }
             let mut room = [const { MaybeUninit::uninit() }; READ];
             let mut read = ReadBuf::uninit(&mut room);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+            let Poll::Ready(ended) = Pin::new(&mut self.stream).poll_read(cx, &mut read) else {
+                self.output.release();
+                return Poll::Pending;
+            };
+            ended?;
             if read.filled().is_empty() {
                 self.state = State::Closing;
             } else {
@@ -216,14 +222,21 @@ where
         loop {
             // What came before it broke off goes out all the same.
             let gathered = self.poll_gather(cx);
-            let wrote = self.output.poll_write(&mut self.stream, cx)?;
+            let wrote = if gathered.is_pending() && self.awaits_the_end() {
+                Poll::Pending
+            } else {
+                self.output.poll_write(&mut self.stream, cx)?
+            };
             let has_gathered = gathered.is_ready();
             if let Poll::Ready(gathered) = gathered {
                 gathered?;
             }
             if wrote.is_ready() {
-                if let State::Answer { sent: None, .. } = self.state {
-                    self.state = State::Answered;
+                self.state = match std::mem::replace(&mut self.state, State::Closing) {
+                    State::Answer { sent: None, body } => State::Answered { _body: body },
+                    state => state,
+                };
+                if let State::Answered { .. } = self.state {
                     return Poll::Ready(Ok(()));
                 }
                 // There was no room for more, and now there is.
@@ -237,11 +250,16 @@ where
         }
     }
 
+    /// All content is here, and only that it is all has not been said. It does not go out before that: a call has its outcome first.
+    fn awaits_the_end(&self) -> bool {
+        matches!(self.state, State::Answer { sent: Some(Sent::Length(0) | Sent::Nothing), .. })
+    }
+
     /// Takes in what there is of the answer, up to what is written at once. Pending: there is no more as yet.
     fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         while let State::Answer { body, sent } = &mut self.state
             && let Some(framing) = sent
-            && self.output.has_room()
+            && (self.output.has_room() || matches!(framing, Sent::Length(0) | Sent::Nothing))
         {
             let frame = ready!(Pin::new(&mut *body).poll_frame(cx)).transpose()?;
             let is_last = body.is_end_stream();
@@ -374,7 +392,7 @@ where
                 State::Idle => this.poll_idle(cx),
                 State::Call(_) => this.poll_call(cx),
                 State::Answer { .. } => this.poll_answer(cx),
-                State::Answered => this.poll_answered(cx),
+                State::Answered { .. } => this.poll_answered(cx),
                 State::Closing => {
                     ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
                     return Poll::Ready(Ok(()));
@@ -386,7 +404,7 @@ where
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
@@ -405,12 +423,12 @@ mod tests {
 
     /// Sends back what it is sent, except for what the target asks for.
     #[derive(Clone, Default)]
-    struct Echo {
+    pub struct Echo {
         activity: Arc<Activity>,
         open: Arc<AtomicUsize>,
     }
 
-    struct Open(Arc<AtomicUsize>);
+    pub struct Open(Arc<AtomicUsize>);
 
     impl Drop for Open {
         fn drop(&mut self) {
@@ -434,6 +452,11 @@ mod tests {
                     "/never" => std::future::pending().await,
                     "/at-once" => answer(200, Bytes::from_static(b"no")),
                     "/empty" => answer(204, Bytes::new()),
+                    "/later" => {
+                        // Somebody reads on for a while, and gives up.
+                        tokio::spawn(tokio::time::timeout(Duration::from_millis(50), request.into_body().collect()));
+                        answer(200, Bytes::from_static(b"no"))
+                    }
                     _ => match request.into_body().collect().await {
                         Ok(body) => {
                             let sum = body.trailers().and_then(|fields| fields.get("x-sum")).cloned();
@@ -624,6 +647,19 @@ mod tests {
         let request = format!("PUT /at-once HTTP/1.1\r\ncontent-length: 5000\r\n\r\n{}", "x".repeat(4999));
         let came = block_on(sent(request.into_bytes(), 100));
         assert_eq!(answers(&came), [(200, "no".to_owned())]);
+    }
+
+    #[test]
+    fn whoever_reads_on_and_gives_up_ends_a_connection_that_waits_for_its_client() {
+        block_on(async {
+            let (mut client, serving) = served(Echo::default());
+            let serving = tokio::spawn(serving);
+            client.write_all(b"PUT /later HTTP/1.1\r\ncontent-length: 3\r\n\r\na").await.unwrap();
+            let mut came = String::new();
+            tokio::time::timeout(SOON, client.read_to_string(&mut came)).await.unwrap().unwrap();
+            assert_eq!(answers(&came), [(200, "no".to_owned())]);
+            serving.await.unwrap().unwrap();
+        });
     }
 
     #[test]

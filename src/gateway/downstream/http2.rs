@@ -8,7 +8,7 @@ use bytes::Bytes;
 use h2::server::{Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
@@ -79,9 +79,10 @@ where
             true => ClientBody::Whole(Bytes::new()),
             false => ClientBody::Stream(Box::new(Receiving::new(stream, &head.headers))),
         };
+        let is_head = head.method == Method::HEAD;
         let request = Request::from_parts(head, body);
         let (call, patience) = (self.service.call(request), self.patience);
-        tokio::spawn(Answering { call, respond, patience, sending: None });
+        tokio::spawn(Answering { call, respond, patience, is_head, unsent: None, sending: None });
     }
 }
 
@@ -117,6 +118,9 @@ struct Answering<C> {
     call: C,
     respond: SendResponse<Bytes>,
     patience: Duration,
+    is_head: bool,
+    /// An answer to HEAD, whose content is not sent.
+    unsent: Option<(Response<()>, Outgoing)>,
     sending: Option<Sending>,
 }
 
@@ -167,6 +171,14 @@ impl<C: Future<Output = Response<Outgoing>> + Unpin> Answering<C> {
             if let Some(sending) = &mut self.sending {
                 return sending.poll(cx, self.patience);
             }
+            if let Some((_, body)) = &mut self.unsent {
+                // To its end, since that is when a call has its outcome.
+                while ready!(Pin::new(&mut *body).poll_frame(cx)).transpose()?.is_some() {}
+                if let Some((head, _)) = self.unsent.take() {
+                    self.respond.send_response(head, true)?;
+                }
+                return Poll::Ready(Ok(()));
+            }
             let Poll::Ready(answer) = Pin::new(&mut self.call).poll(cx) else {
                 let reason = ready!(self.respond.poll_reset(cx))?;
                 return Poll::Ready(Err(Ended::Reset(reason)));
@@ -175,6 +187,10 @@ impl<C: Future<Output = Response<Outgoing>> + Unpin> Answering<C> {
             let mut head = Response::from_parts(head, ());
             let is_over = body.is_end_stream();
             complete(head.headers_mut(), &body, is_over);
+            if self.is_head && !is_over {
+                self.unsent = Some((head, body));
+                continue;
+            }
             let stream = self.respond.send_response(head, is_over)?;
             if is_over {
                 return Poll::Ready(Ok(()));
@@ -231,5 +247,56 @@ impl Sending {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::super::http1::tests::Echo;
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// Asks for this, and gives back the status and the content.
+    async fn asked(method: Method, path: &str, body: &'static [u8], window: u32) -> Result<(u16, Bytes), h2::Error> {
+        let (theirs, ours) = duplex(1024);
+        let bounds = Bounds { builder: h2::server::Builder::new(), patience: Duration::from_millis(300) };
+        tokio::spawn(Serving::new(ours, Echo::default(), &bounds));
+        let mut builder = h2::client::Builder::new();
+        let (mut sender, connection) = builder.initial_window_size(window).handshake(theirs).await?;
+        tokio::spawn(connection);
+        let request = Request::builder().method(method).uri(format!("http://a.test{path}")).body(()).unwrap();
+        let (answer, mut stream) = sender.send_request(request, body.is_empty())?;
+        if !body.is_empty() {
+            stream.send_data(Bytes::from_static(body), true)?;
+        }
+        let (head, body) = answer.await?.into_parts();
+        let mut body = Receiving::new(body, &head.headers);
+        let mut content = Vec::new();
+        while let Some(frame) = std::future::poll_fn(|cx| body.poll_frame(cx)).await {
+            content.extend_from_slice(&frame?.into_data().unwrap_or_default());
+        }
+        Ok((head.status.as_u16(), content.into()))
+    }
+
+    async fn soon(asked: impl Future<Output = Result<(u16, Bytes), h2::Error>>) -> Result<(u16, Bytes), h2::Error> {
+        tokio::time::timeout(SOON, asked).await.expect("it ends")
+    }
+
+    #[tokio::test]
+    async fn a_call_is_answered_and_head_without_content() {
+        let text = |text: &'static str| Bytes::from_static(text.as_bytes());
+        assert_eq!(soon(asked(Method::PUT, "/x", b"abc", 65_535)).await.unwrap(), (200, text("abc")));
+        assert_eq!(soon(asked(Method::GET, "/at-once", b"", 65_535)).await.unwrap(), (200, text("no")));
+        assert_eq!(soon(asked(Method::HEAD, "/at-once", b"", 65_535)).await.unwrap(), (200, text("")));
+        assert_eq!(soon(asked(Method::GET, "/empty", b"", 65_535)).await.unwrap(), (204, text("")));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_taken_is_reset() {
+        let error = soon(asked(Method::GET, "/at-once", b"", 0)).await.unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
     }
 }

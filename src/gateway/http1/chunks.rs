@@ -44,6 +44,11 @@ impl Chunks {
                 }
                 Self::Size => match httparse::parse_chunk_size(input) {
                     Ok(httparse::Status::Complete((length, size))) => {
+                        // What ends the line for somebody else must not be within it.
+                        let line = input.get(..length).and_then(|line| line.strip_suffix(b"\r\n")).unwrap_or_default();
+                        if line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+                            return Err(Malformed("the extension of a chunk"));
+                        }
                         input.advance(length);
                         *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
                     }
@@ -121,7 +126,18 @@ mod tests {
         let many = format!("0\r\n{}\r\n", "x: y\r\n".repeat(FIELDS_MOST + 1));
         let long = format!("5;{}", "x".repeat(LINES_MOST));
         let endless = format!("0\r\nx: {}", "y".repeat(LINES_MOST));
-        for coded in ["x\r\n", "5\r\nhelloX\r\n", "\r\n", "11111111111111111\r\n", "-1\r\n", &many, &long, &endless] {
+        for coded in [
+            "x\r\n",
+            "5;\nxx\r\nhello\r\n",
+            "5;\0\r\nhello\r\n",
+            "5\r\nhelloX\r\n",
+            "\r\n",
+            "11111111111111111\r\n",
+            "-1\r\n",
+            &many,
+            &long,
+            &endless,
+        ] {
             assert!(read(coded.as_bytes(), 7).is_err(), "{coded:.40}");
         }
     }

@@ -10,6 +10,8 @@ use tokio::io::AsyncWrite;
 
 use super::COPIED_MOST;
 
+/// A buffer that held no more than this is kept for the next message.
+const KEPT_MOST: usize = 1024;
 /// So much is gathered before it is written.
 const GATHERED_MOST: usize = 16 * 1024;
 
@@ -24,6 +26,8 @@ pub struct Outbox {
     /// Under TLS what was written may not have left.
     unflushed: bool,
     wrote: bool,
+    /// The most that the first buffer has held.
+    held: usize,
 }
 
 impl Outbox {
@@ -55,6 +59,13 @@ impl Outbox {
     /// A new message begins.
     pub fn begin(&mut self) {
         self.wrote = false;
+    }
+
+    /// Nothing is to be written for a while: gives a large buffer back.
+    pub fn release(&mut self) {
+        if self.held > KEPT_MOST && self.is_empty() {
+            *self = Self { wrote: self.wrote, ..Self::default() };
+        }
     }
 
     pub fn clear(&mut self) {
@@ -100,6 +111,7 @@ impl Outbox {
 
     /// Writes all that was gathered.
     pub fn poll_write(&mut self, stream: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.held = self.held.max(self.first.len());
         while self.has_unwritten() {
             let wire = Pin::new(&mut *stream);
             let wrote = if self.takes_a_piece() {

@@ -88,7 +88,8 @@ impl Line {
     }
 
     /// The connection, where it can carry another call.
-    pub fn finish(self: Box<Self>) -> Option<Box<Self>> {
+    pub fn finish(mut self: Box<Self>) -> Option<Box<Self>> {
+        self.output.release();
         let keeps = self.answer == Answer::Complete { keeps: true };
         (keeps && !self.spoilt && !self.is_sending() && self.input.is_empty()).then_some(self)
     }
