@@ -1,4 +1,4 @@
-//! Keys that come and go: one is brought in and one is deleted ten times a second, through the API.
+//! Keys that come and go: so many are brought in and deleted each second, through the API.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,11 +14,9 @@ use crate::upstream::KEY;
 
 /// Keys that stay.
 pub const STAYING: usize = 1000;
-/// Keys brought in, and keys deleted, per second.
-pub const PER_SECOND: u32 = 10;
-/// Keys that are used until they are to be deleted: half a minute's.
+/// Keys that are used until they are to be deleted.
 const USED: usize = 300;
-/// Keys that are not used any more and not deleted yet, so that no call with one of them is on its way: two seconds'.
+/// Keys that are not used any more and not deleted yet, so that no call with one of them is on its way.
 const RESTING: usize = 20;
 
 /// Which keys are there, by their numbers.
@@ -49,14 +47,15 @@ pub struct Churn {
 }
 
 impl Churn {
-    /// Brings these keys in, one after the other, until it is stopped.
-    pub fn start(stand: &Stand, keys: Vec<String>) -> Self {
+    /// Brings these keys in, so many a second, until it is stopped.
+    pub fn start(stand: &Stand, keys: Vec<String>, per_second: u32) -> Self {
         let (present, stop) = (Arc::<Present>::default(), Arc::<AtomicBool>::default());
         let clerk = Clerk {
             operator: stand.gateway.operator,
             gateway: stand.gateway.at,
             account: stand.account.clone(),
             present: Arc::clone(&present),
+            per_second,
         };
         let stopped = Arc::clone(&stop);
         Self { present, stop, clerk: thread::spawn(move || clerk.work(&keys, &stopped)) }
@@ -78,13 +77,14 @@ struct Clerk {
     gateway: std::net::SocketAddr,
     account: String,
     present: Arc<Present>,
+    per_second: u32,
 }
 
 impl Clerk {
     fn work(&self, keys: &[String], stopped: &AtomicBool) -> io::Result<()> {
         let (began, mut alive) = (Instant::now(), VecDeque::new());
         for (number, key) in keys.iter().enumerate() {
-            let due = began + Duration::from_secs(1) * number as u32 / PER_SECOND;
+            let due = began + Duration::from_secs(1) * number as u32 / self.per_second;
             thread::sleep(due.saturating_duration_since(Instant::now()));
             if stopped.load(Ordering::Acquire) {
                 break;

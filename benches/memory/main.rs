@@ -71,6 +71,9 @@ enum What {
     Steady {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1440))]
         minutes: u32,
+        /// Keys brought in, and keys deleted, each second.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+        keys: u32,
     },
     /// The vector service, in a process of its own that the benchmark starts.
     #[command(hide = true)]
@@ -85,7 +88,7 @@ fn main() -> io::Result<()> {
     files::raise_file_limit();
     match what {
         What::Idle => idle::run(),
-        What::Steady { minutes } => steady::run(minutes),
+        What::Steady { minutes, keys } => steady::run(minutes, keys),
         What::Upstream => {
             // Also where the benchmark is killed.
             set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::LocalSet;
 
-use crate::churn::{Churn, PER_SECOND, STAYING};
+use crate::churn::{Churn, STAYING};
 use crate::gateway::DATA_PLANE;
 use crate::keys::Keys;
 use crate::measure::used;
@@ -21,19 +21,19 @@ const LOOKS_PER_MINUTE: u32 = 6;
 const MORE_BYTES: u64 = 8_000_000;
 const MORE_SHARE: f64 = 0.05;
 
-pub fn run(minutes: u32) -> io::Result<()> {
+pub fn run(minutes: u32, keys_per_second: u32) -> io::Result<()> {
     // Some more than come in, so that there are always some left.
-    let coming = ((minutes + 1) * 60 * PER_SECOND) as usize;
+    let coming = ((minutes + 1) * 60 * keys_per_second) as usize;
     let Keys { good, spare, .. } = Keys::new(coming);
     let keys = [&good[..STAYING], &spare].concat();
     let stand = Rc::new(Stand::start("", keys, STAYING)?);
-    LocalSet::new().block_on(&crate::runtime()?, watch(&stand, spare, minutes))
+    LocalSet::new().block_on(&crate::runtime()?, watch(&stand, spare, minutes, keys_per_second))
 }
 
-async fn watch(stand: &Rc<Stand>, coming: Vec<String>, minutes: u32) -> io::Result<()> {
+async fn watch(stand: &Rc<Stand>, coming: Vec<String>, minutes: u32, keys_per_second: u32) -> io::Result<()> {
     let pid = stand.gateway.process.pid();
     let (began, used_before) = (Instant::now(), used(pid, DATA_PLANE));
-    let churn = Churn::start(stand, coming);
+    let churn = Churn::start(stand, coming, keys_per_second);
     let traffic = Traffic::new(stand, &churn.present);
     let mut clients = traffic.start().await.map_err(io::Error::other)?;
     println!("| minute |     RSS, MB | calls so far | keys made | deleted |");

@@ -156,7 +156,10 @@ impl Meter {
     /// each data-plane thread, about once a second.
     pub fn keep_up(&self, now: WallTime) {
         let hour = now.hour().max(self.core.latest());
-        shard::with_own(self.core, |writer| writer.enter(hour));
+        shard::with_own(self.core, |writer| {
+            writer.enter(hour);
+            writer.let_go();
+        });
     }
 
     /// Ends that found no line, which the order of making lines rules out. Anything but 0 is a defect, and an alarm.

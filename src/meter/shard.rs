@@ -75,6 +75,7 @@ impl Shard {
         }
         state.floor = state.floor.max(hour.next());
         state.prepared.retain(|slab| slab.identity().hour > hour);
+        state.last.take_if(|slab| slab.identity().hour <= hour);
         true
     }
 
@@ -180,8 +181,13 @@ impl Writer {
         if hour > self.entered {
             self.entered = self.shard.enter(hour);
             self.core.advance(self.entered);
-            self.hours.retain(|lines| lines.slabs.iter().any(|slab| !slab.is_folded()));
+            self.let_go();
         }
+    }
+
+    /// Gives back the memory of hours whose files were removed.
+    pub fn let_go(&mut self) {
+        self.hours.retain(|lines| lines.slabs.iter().any(|slab| !slab.is_folded()));
     }
 
     /// The hour of `now`, but never before one that this process has used.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Core;
 use super::folder;
-use super::shard::{SHARED, Shard};
+use super::shard::{SHARED, Shard, Writer};
 use super::slab::Slab;
 use crate::time::{Hour, WallTime};
 
@@ -55,6 +55,10 @@ impl Core {
             slab.fold()?;
         }
         self.slabs.lock().retain(|slab| slab.identity().hour != hour);
+        if let Some(shared) = self.shared.lock().as_mut() {
+            shared.let_go();
+        }
+        self.idle.lock().iter_mut().for_each(Writer::let_go);
         Ok(())
     }
 

@@ -83,6 +83,12 @@ fn an_hour_is_folded_once_it_is_over_flushed_and_without_open_calls() {
     assert_eq!(folded(at(HOUR.next(), 6)), [HOUR]);
     assert_eq!(ledger.sum(HOUR, meter.incarnation()), good_calls(2, HOUR.start()));
     assert!(!files(folder.path()).iter().any(|name| name.contains(&format!("-{}-", HOUR.0))));
+    meter.attach_thread();
+    meter.keep_up(at(HOUR.next(), 7));
+    let mapped = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let is_of_the_hour =
+        |line: &&str| line.contains(&*folder.path().to_string_lossy()) && line.contains(&format!("-{}-", HOUR.0));
+    assert_eq!(mapped.lines().find(is_of_the_hour), None, "its memory is given back");
     call(&meter, key(1), HOUR.start());
     assert_eq!(ledger.sum(HOUR, meter.incarnation()), good_calls(2, HOUR.start()));
 }
