@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
 
-use crate::gateway::http1::write_field;
+use crate::gateway::http1::{has_token, write_field};
 use crate::principal::{AccountId, Incarnation, KeyId};
 use crate::time::Hour;
 use crate::verdict::Denial;
@@ -193,17 +193,25 @@ pub fn to_upstream(headers: &mut HeaderMap, stamp: &Stamp) {
 pub fn write_upstream(headers: &HeaderMap, authority: &HeaderValue, stamp: &Stamp, into: &mut BytesMut) {
     let nominated = nominated(headers);
     write_field(&HOST, authority.as_bytes(), into);
+    let (mut takes_trailers, mut has_grpc_codings) = (false, false);
     for (name, value) in headers {
-        let is_said_anew = [&HOST, &ACCEPT_ENCODING, &GRPC_ACCEPT_ENCODING].contains(&name);
-        if !is_said_anew && goes_on(name.as_str()) && !nominated.contains(name) {
-            write_field(name, value.as_bytes(), into);
+        if *name == HOST || *name == ACCEPT_ENCODING {
+            continue;
+        }
+        takes_trailers |= *name == TE && has_token(value, "trailers");
+        if goes_on(name.as_str()) && !nominated.contains(name) {
+            let is_said_anew = name == GRPC_ACCEPT_ENCODING;
+            has_grpc_codings |= is_said_anew;
+            if !is_said_anew {
+                write_field(name, value.as_bytes(), into);
+            }
         }
     }
-    if accepts_trailers(headers) {
+    if takes_trailers {
         write_field(&TE, TRAILERS.as_bytes(), into);
     }
     write_field(&ACCEPT_ENCODING, IDENTITY.as_bytes(), into);
-    if headers.contains_key(&GRPC_ACCEPT_ENCODING) && !nominated.contains(&GRPC_ACCEPT_ENCODING) {
+    if has_grpc_codings {
         write_field(&GRPC_ACCEPT_ENCODING, IDENTITY.as_bytes(), into);
     }
     stamp.write(into);
@@ -264,8 +272,7 @@ fn timeout(value: &[u8]) -> Option<Duration> {
 
 /// Whether trailers may follow an answer to this request.
 pub fn accepts_trailers(headers: &HeaderMap) -> bool {
-    let mut tokens = headers.get_all(TE).iter().flat_map(tokens);
-    tokens.any(|token| token.eq_ignore_ascii_case("trailers"))
+    headers.get_all(TE).iter().any(|value| has_token(value, "trailers"))
 }
 
 /// What `Connection` names and is to be removed, except for headers without which the message would be another one. Ours are set

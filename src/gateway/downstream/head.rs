@@ -145,8 +145,12 @@ pub fn write(answer: &Response<()>, size: &SizeHint, manner: &mut Manner, into: 
     let (status, fields) = (answer.status(), answer.headers());
     write_status(answer, manner.is_old, into);
     let is_bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let mut declared = None;
+    let (mut declared, mut has_date) = (None, false);
     for (name, value) in fields {
+        if *name == CONNECTION {
+            manner.keeps &= !http1::has_token(value, "close");
+            continue;
+        }
         if *name == CONTENT_LENGTH {
             // RFC 9110, section 8.6.
             if status == StatusCode::NO_CONTENT {
@@ -154,9 +158,8 @@ pub fn write(answer: &Response<()>, size: &SizeHint, manner: &mut Manner, into: 
             }
             declared = digits(value);
         }
-        if *name != CONNECTION {
-            write_field(name, value.as_bytes(), into);
-        }
+        has_date |= *name == DATE;
+        write_field(name, value.as_bytes(), into);
     }
     let sent = match (declared, size.exact()) {
         _ if is_bodiless => Sent::Nothing,
@@ -176,15 +179,12 @@ pub fn write(answer: &Response<()>, size: &SizeHint, manner: &mut Manner, into: 
             Sent::Chunked
         }
     };
-    manner.keeps &= !http1::connection_says(fields, "close");
     match manner {
         Manner { keeps: false, .. } => write_field(&CONNECTION, b"close", into),
         Manner { is_old: true, .. } => write_field(&CONNECTION, b"keep-alive", into),
         _ => {}
     }
-    if !fields.contains_key(DATE)
-        && let Some(now) = date()
-    {
+    if !has_date && let Some(now) = date() {
         write_field(&DATE, now.as_bytes(), into);
     }
     into.put_slice(b"\r\n");

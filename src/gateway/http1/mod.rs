@@ -125,8 +125,12 @@ pub fn fields(parsed: &[httparse::Header<'_>], head: &Head<'_>) -> Result<Header
 
 /// Whether `Connection` has this token.
 pub fn connection_says(fields: &HeaderMap, what: &str) -> bool {
-    let values = fields.get_all(CONNECTION).iter();
-    let mut tokens = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    fields.get_all(CONNECTION).iter().any(|value| has_token(value, what))
+}
+
+/// Whether this is one of the tokens of a list.
+pub fn has_token(list: &HeaderValue, what: &str) -> bool {
+    let mut tokens = list.as_bytes().split(|byte| *byte == b',');
     tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(what.as_bytes()))
 }
 
