@@ -254,7 +254,7 @@ impl Sending {
 mod tests {
     use tokio::io::duplex;
 
-    use super::super::http1::tests::Echo;
+    use super::super::tests::Echo;
     use super::*;
 
     const SOON: Duration = Duration::from_secs(10);

@@ -4,6 +4,8 @@ mod feed;
 mod head;
 pub mod http1;
 pub mod http2;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::io;
@@ -110,15 +112,5 @@ impl Body for ClientBody {
             Self::Fed(fed) => fed.size_hint(),
             Self::Stream(stream) => stream.size_hint(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_date_is_as_http_writes_it() {
-        assert_eq!(written(784_111_777).unwrap(), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 }

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,13 +43,7 @@ impl Browser {
 
     /// As [`Browser::start`], with further arguments of the browser.
     pub fn start_with(language: &str, more: &[&str]) -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver is not there; `make setup` installs it");
-        let at = listening(&mut driver);
+        let (driver, at) = driver();
         let profile = tempfile::tempdir().unwrap();
         let mut arguments = vec![
             "--headless=new".to_owned(),
@@ -297,8 +291,25 @@ pub fn within(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// The port that the driver says it took.
-fn listening(driver: &mut Child) -> SocketAddr {
+/// A driver, and where it listens. It takes a port for IPv4 and then the same for IPv6, which somebody else may have by then.
+fn driver() -> (Child, SocketAddr) {
+    for _ in 0..5 {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver is not there; `make setup` installs it");
+        match listening(&mut driver) {
+            Some(at) => return (driver, at),
+            None => drop(driver.wait()),
+        }
+    }
+    panic!("chromedriver does not say where it listens");
+}
+
+/// The port that the driver says it took. `None`: it ended.
+fn listening(driver: &mut Child) -> Option<SocketAddr> {
     let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
     let (said, heard) = mpsc::sync_channel(1);
     thread::spawn(move || {
@@ -309,6 +320,9 @@ fn listening(driver: &mut Child) -> SocketAddr {
             }
         }
     });
-    let port = heard.recv_timeout(PATIENCE).expect("chromedriver does not say where it listens");
-    SocketAddr::from(([127, 0, 0, 1], port))
+    match heard.recv_timeout(PATIENCE) {
+        Ok(port) => Some(SocketAddr::from(([127, 0, 0, 1], port))),
+        Err(RecvTimeoutError::Disconnected) => None,
+        Err(RecvTimeoutError::Timeout) => panic!("chromedriver is silent"),
+    }
 }
