@@ -2,13 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::HeaderMap;
-use http::header::HeaderName;
 use ipnet::IpNet;
 
 use crate::auth::allow::contains;
-
-static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use crate::gateway::fields::{Fields, Name};
 
 /// The address of the client: the peer's own, or, where the peer is a trusted proxy, the right-most address in
 /// `X-Forwarded-For` that is not one. Everything further left was written by somebody we do not know. Read it before
@@ -16,13 +13,13 @@ static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 ///
 /// An entry that is no address ends the search at the proxy that passed it on. An IPv4 address in IPv6 form is an
 /// IPv4 address.
-pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub fn client_address(peer: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
     let mut address = peer.to_canonical();
     if !contains(trusted, address) {
         return address;
     }
-    let values = headers.get_all(&FORWARDED_FOR).iter().rev();
-    let mut hops = values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
+    let values = fields.all(Name::ForwardedFor).rev();
+    let mut hops = values.flat_map(|value| str::from_utf8(value).unwrap_or_default().rsplit(','));
     while contains(trusted, address) {
         match hops.next().and_then(|hop| parse(hop.trim())) {
             Some(hop) => address = hop,
@@ -52,11 +49,11 @@ mod tests {
     }
 
     fn client(peer: &str, forwarded: &[&str], trusted: &[&str]) -> String {
-        let mut headers = HeaderMap::new();
-        for value in forwarded {
-            headers.append(&FORWARDED_FOR, value.parse().unwrap());
-        }
-        client_address(ip(peer), &headers, &nets(trusted)).to_string()
+        let fields: Vec<_> = forwarded.iter().map(|value| ("x-forwarded-for", *value)).collect();
+        let [lines, map] =
+            Fields::both(&fields).map(|fields| client_address(ip(peer), &fields, &nets(trusted)).to_string());
+        assert_eq!(lines, map);
+        lines
     }
 
     #[test]

@@ -11,17 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::LimitsConfig;
+use crate::gateway::Gateway;
 use crate::gateway::downstream::{ClientBody, Service, http1, http2};
 use crate::gateway::guard::{Activity, Cut, Deadlines, Guard, InCall};
 use crate::gateway::leaving::{Leaving, Left};
-use crate::gateway::{Gateway, Outgoing};
+use crate::gateway::message::{Answer, RequestHead};
 use crate::telemetry::metrics::ConnectionEnd;
 use crate::verdict::Denial;
 
@@ -33,6 +34,7 @@ const FIRST_READ: usize = 4096;
 const LAST_CALL: Duration = Duration::from_millis(250);
 /// How long a connection on which nothing happens may take to end once it was told to.
 const PARTING: Duration = Duration::from_secs(3);
+static CONNECTION_FIELD: HeaderName = CONNECTION;
 static CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// How connections are served; made once.
@@ -134,22 +136,22 @@ struct Calls {
 
 impl Service for Calls {
     /// Boxed: it is large, and whoever holds it moves it about before it is first polled.
-    type Call = Pin<Box<dyn Future<Output = Response<Outgoing>> + Send>>;
+    type Call = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-    fn call(&self, request: Request<ClientBody>) -> Self::Call {
+    fn call(&self, head: RequestHead, body: ClientBody) -> Self::Call {
         let (gateway, connection) = (Arc::clone(&self.gateway), Arc::clone(&self.connection));
         let in_call = InCall::begin(&connection.activity);
         Box::pin(async move {
-            let is_h2 = request.version() == Version::HTTP_2;
-            let mut answer = gateway.call(&connection, in_call, request).await;
+            let is_h2 = head.version == Version::HTTP_2;
+            let mut answer = gateway.call(&connection, in_call, head, body).await;
             if !is_h2 && connection.activity.is_closing() {
-                answer.headers_mut().insert(CONNECTION, CLOSE.clone());
+                answer.head.fields.push(&CONNECTION_FIELD, &CLOSE);
             }
             answer
         })
     }
 
-    fn refuse(&self, denial: Denial) -> Response<Outgoing> {
+    fn refuse(&self, denial: Denial) -> Answer {
         self.gateway.refuse(&self.connection, InCall::begin(&self.connection.activity), denial)
     }
 }

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::HeaderMap;
 use http_body::Frame;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
 use crate::gateway::body::Upload;
+use crate::gateway::fields::{Fields, Name};
 use crate::gateway::headers;
+use crate::gateway::message::AnswerHead;
 use crate::gateway::pool::Place;
 use crate::gateway::respond::Dialect;
 use crate::gateway::upstream::{Broke, Roundtrip};
@@ -85,11 +87,7 @@ impl Exchange {
 
     /// Takes the head of the answer in, and hands it back without its body. The exchange may have ended with it:
     /// then the charge is committed before the head goes on to the client, and `None` comes back.
-    pub fn answered(
-        mut self: Box<Self>,
-        head: Response<()>,
-        roundtrip: Roundtrip,
-    ) -> (Response<()>, Option<Box<Self>>) {
+    pub fn answered(mut self: Box<Self>, head: AnswerHead, roundtrip: Roundtrip) -> (AnswerHead, Option<Box<Self>>) {
         self.take_head(&head, roundtrip);
         if self.answer().is_end_stream() {
             self.end(None);
@@ -98,20 +96,20 @@ impl Exchange {
         (head, Some(self))
     }
 
-    fn take_head(&mut self, head: &Response<()>, roundtrip: Roundtrip) {
+    fn take_head(&mut self, head: &AnswerHead, roundtrip: Roundtrip) {
         let ended = roundtrip.is_end_stream();
         let status = match self.dialect {
             // Also where a proxy answers in place of a gRPC service: it said no, and broke nothing.
-            _ if !head.status().is_success() => Status::Refused,
+            _ if !head.status.is_success() => Status::Refused,
             Dialect::Http => Status::Success,
-            Dialect::Grpc if !ended && !head.headers().contains_key(&GRPC_STATUS) => Status::InTrailers,
-            Dialect::Grpc if grpc_status_is_ok(head.headers()) => Status::Success,
+            Dialect::Grpc if !ended && !head.fields.has(Name::GrpcStatus) => Status::InTrailers,
+            Dialect::Grpc if grpc_status_is_ok(&head.fields) => Status::Success,
             _ => Status::Refused,
         };
         let reader = match self.dialect {
             Dialect::Grpc => UsageReader::for_grpc(self.gateway.config.limits.grpc_message_bytes),
             Dialect::Http if self.operation == Operation::Other => UsageReader::Opaque,
-            Dialect::Http => UsageReader::for_http(head.headers()),
+            Dialect::Http => UsageReader::for_http(&head.fields),
         };
         self.answer = Some(Answer { roundtrip, reader, bytes: 0, status });
     }
@@ -143,7 +141,7 @@ impl Exchange {
         let reading = self.reading();
         let outcome = match self.answer.as_ref().map(|answer| answer.status) {
             Some(Status::Success) => success(&reading),
-            Some(Status::InTrailers) if trailers.is_some_and(grpc_status_is_ok) => success(&reading),
+            Some(Status::InTrailers) if trailers.is_some_and(says_ok) => success(&reading),
             Some(Status::InTrailers) if trailers.is_none() => Outcome::UpstreamError,
             _ => Outcome::Refused,
         };
@@ -194,7 +192,7 @@ impl Exchange {
     /// The answer came after the client had left.
     pub async fn answered_without_client(
         mut self: Box<Self>,
-        head: Response<()>,
+        head: AnswerHead,
         roundtrip: Roundtrip,
         deadline: Instant,
     ) {
@@ -261,10 +259,12 @@ impl AnswerEnd<'_> {
     }
 }
 
-static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+fn grpc_status_is_ok(fields: &Fields) -> bool {
+    fields.first(Name::GrpcStatus) == Some(b"0")
+}
 
-fn grpc_status_is_ok(headers: &HeaderMap) -> bool {
-    headers.get(&GRPC_STATUS).map(HeaderValue::as_bytes) == Some(b"0")
+fn says_ok(trailers: &HeaderMap) -> bool {
+    trailers.get("grpc-status").is_some_and(|status| status == "0")
 }
 
 /// A success status is not yet a success: the service also answers 200 with a code (protocol, section 8).

@@ -2,17 +2,12 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue, ORIGIN};
-use http::request::Parts;
 use percent_encoding::percent_decode;
 
+use crate::gateway::fields::{Fields, Name};
+use crate::gateway::message::RequestHead;
 use crate::key::{GENERATED_LEN, PREFIX, PresentedKey};
 use crate::verdict::Denial;
-
-/// Where the SDK puts the key.
-pub static TOKEN: HeaderName = HeaderName::from_static("dashvector-auth-token");
-static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// Names of query parameters whose value would be a key, lower case, with dashes where a client may write underscores.
 /// The service's own queries have `ids` and `partition` only.
@@ -34,12 +29,12 @@ const KEY_PARAMETERS: [&[u8]; 10] = [
 /// A key in the query string is refused whatever the headers say, since that address is in somebody's log by now. Two
 /// keys are refused even where they are equal: whoever reads the request next might take the other one. Other schemes
 /// of `Authorization` are no keys, and do not reach the service either (see [`take_out`]).
-pub fn presented(parts: &Parts) -> Result<PresentedKey<'_>, Denial> {
-    if parts.uri.query().is_some_and(has_key) {
+pub fn presented(head: &RequestHead) -> Result<PresentedKey<'_>, Denial> {
+    if head.uri.query().is_some_and(has_key) {
         return Err(Denial::KeyInQuery);
     }
-    let tokens = parts.headers.get_all(&TOKEN).iter().map(HeaderValue::as_bytes);
-    let bearers = parts.headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
+    let tokens = head.fields.all(Name::Token);
+    let bearers = head.fields.all(Name::Authorization).filter_map(bearer);
     let mut keys = tokens.chain(bearers);
     let key = keys.next().ok_or(Denial::NotValid)?;
     if keys.next().is_some() {
@@ -48,16 +43,16 @@ pub fn presented(parts: &Parts) -> Result<PresentedKey<'_>, Denial> {
     PresentedKey::parse(key).map_err(|_| Denial::NotValid)
 }
 
-/// Removes every header that may hold a secret of the client. What they held is dropped with them.
-pub fn take_out(headers: &mut HeaderMap) {
-    headers.remove(&TOKEN);
-    headers.remove(AUTHORIZATION);
+/// Removes every header that may hold a secret of the client.
+pub fn take_out(fields: &mut Fields) {
+    fields.remove(Name::Token);
+    fields.remove(Name::Authorization);
 }
 
 /// Whether a browser made this call: it says so in `Origin` or `Sec-Fetch-Mode`, which no script of a page can
 /// suppress.
-pub fn is_browser_call(headers: &HeaderMap) -> bool {
-    headers.contains_key(ORIGIN) || headers.contains_key(&SEC_FETCH_MODE)
+pub fn is_browser_call(fields: &Fields) -> bool {
+    fields.has(Name::Origin) || fields.has(Name::SecFetchMode)
 }
 
 /// What follows the scheme `Bearer`; `None` for any other scheme.
@@ -94,25 +89,17 @@ fn has_generated_key(value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
     use crate::key::{Digest, Digester, KeyText};
-
-    fn parts(uri: &str, headers: &[(&str, &str)]) -> Parts {
-        let mut request = Request::builder().uri(uri);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        request.body(()).unwrap().into_parts().0
-    }
 
     fn digest(key: &[u8]) -> Digest {
         Digester::new(&[1; 32]).digest(PresentedKey::parse(key).unwrap())
     }
 
     fn found(uri: &str, headers: &[(&str, &str)]) -> Result<Digest, Denial> {
-        presented(&parts(uri, headers)).map(|key| Digester::new(&[1; 32]).digest(key))
+        RequestHead::of_both(RequestHead::both("GET", uri, headers), |head| {
+            presented(head).map(|key| Digester::new(&[1; 32]).digest(key))
+        })
     }
 
     #[test]
@@ -198,15 +185,17 @@ mod tests {
             ("authorization", "Basic eDp5"),
             ("host", "a"),
         ];
-        let mut headers = parts("/", &headers).headers;
-        take_out(&mut headers);
-        assert_eq!(headers.len(), 1);
+        for mut fields in Fields::both(&headers) {
+            take_out(&mut fields);
+            assert_eq!(fields.count(), 1);
+        }
     }
 
     #[test]
     fn a_browser_is_known_by_its_headers() {
-        assert!(is_browser_call(&parts("/", &[("origin", "null")]).headers));
-        assert!(is_browser_call(&parts("/", &[("sec-fetch-mode", "cors")]).headers));
-        assert!(!is_browser_call(&parts("/", &[("user-agent", "Mozilla/5.0")]).headers));
+        let is_one = |field| Fields::both(&[field]).map(|fields| is_browser_call(&fields));
+        assert_eq!(is_one(("origin", "null")), [true; 2]);
+        assert_eq!(is_one(("Sec-Fetch-Mode", "cors")), [true; 2]);
+        assert_eq!(is_one(("user-agent", "Mozilla/5.0")), [false; 2]);
     }
 }

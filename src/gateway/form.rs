@@ -5,11 +5,11 @@
 //! body in doubt. HTTP/2, by h2: connection headers, `te` other than `trailers`, `transfer-encoding`, upper-case names,
 //! missing or repeated pseudo-headers, a length that is malformed, differs from another one or from the data.
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING, UPGRADE};
-use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::{Method, Version};
 
 use crate::config::LimitsConfig;
+use crate::gateway::fields::{Fields, Name};
+use crate::gateway::message::RequestHead;
 use crate::verdict::Denial;
 
 /// How large the head of a request may be.
@@ -31,22 +31,22 @@ impl From<&LimitsConfig> for HeadLimits {
 ///
 /// A request line or a list of headers beyond the limits is [`Denial::HeadersTooLarge`], everything else
 /// [`Denial::Malformed`]. The limits hold for both protocols; those of the readers below are for whole buffers.
-pub fn check_form(parts: &Parts, limits: HeadLimits) -> Result<(), Denial> {
-    check_size(parts, limits)?;
-    let headers = &parts.headers;
+pub fn check_form(head: &RequestHead, limits: HeadLimits) -> Result<(), Denial> {
+    check_size(head, limits)?;
+    let fields = &head.fields;
     let clear =
-        has_clear_target(parts) && has_clear_length(headers) && has_clear_coding(headers) && has_no_upgrade(headers);
+        has_clear_target(head) && has_clear_length(fields) && has_clear_coding(fields) && has_no_upgrade(fields);
     if clear { Ok(()) } else { Err(Denial::Malformed) }
 }
 
 /// Whether the request is a gRPC call: gRPC's content type over HTTP/2. gRPC-Web frames its messages differently and
 /// is not meant.
-pub fn is_grpc(parts: &Parts) -> bool {
-    if parts.version != Version::HTTP_2 {
+pub fn is_grpc(head: &RequestHead) -> bool {
+    if head.version != Version::HTTP_2 {
         return false;
     }
-    let Some(kind) = parts.headers.get(CONTENT_TYPE) else { return false };
-    match kind.as_bytes().split_at_checked(b"application/grpc".len()) {
+    let Some(kind) = head.fields.first(Name::ContentType) else { return false };
+    match kind.split_at_checked(b"application/grpc".len()) {
         Some((kind, rest)) => {
             kind.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
         }
@@ -54,67 +54,53 @@ pub fn is_grpc(parts: &Parts) -> bool {
     }
 }
 
-fn check_size(parts: &Parts, limits: HeadLimits) -> Result<(), Denial> {
+fn check_size(head: &RequestHead, limits: HeadLimits) -> Result<(), Denial> {
     // What a field costs beside its name and value: colon, space and line end.
     const AROUND: usize = 4;
-    let uri = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
-    let bytes: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + AROUND).sum();
+    let uri = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let authority = head.uri.authority().map_or(0, |authority| authority.as_str().len());
     let fits = uri + authority <= limits.uri_bytes
-        && parts.headers.len() <= limits.header_fields
-        && bytes <= limits.header_bytes;
+        && head.fields.count() <= limits.header_fields
+        && head.fields.bytes(AROUND) <= limits.header_bytes;
     if fits { Ok(()) } else { Err(Denial::HeadersTooLarge) }
 }
 
 /// A path, or a whole address with one. Not `*`, not the authority alone, no tunnel; and no TRACE, whose answer would
 /// show the client what the gateway adds for the service.
-fn has_clear_target(parts: &Parts) -> bool {
-    let tunnel = parts.method == Method::CONNECT || parts.method == Method::TRACE;
-    !tunnel && parts.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('/'))
+fn has_clear_target(head: &RequestHead) -> bool {
+    let tunnel = head.method == Method::CONNECT || head.method == Method::TRACE;
+    !tunnel && head.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('/'))
 }
 
 /// At most one length, in digits. h2 takes an empty one for 0.
-fn has_clear_length(headers: &HeaderMap) -> bool {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let is_number = |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+fn has_clear_length(fields: &Fields) -> bool {
+    let mut lengths = fields.all(Name::ContentLength);
+    let is_number = |length: &[u8]| !length.is_empty() && length.iter().all(u8::is_ascii_digit);
     lengths.next().is_none_or(is_number) && lengths.next().is_none()
 }
 
 /// `chunked` once and nothing else: another coding would be lost when the body is sent on, and a list can be read in
 /// two ways.
-fn has_clear_coding(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let chunked = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+fn has_clear_coding(fields: &Fields) -> bool {
+    let mut codings = fields.all(Name::TransferEncoding);
+    let chunked = codings.next().is_none_or(|coding| coding.eq_ignore_ascii_case(b"chunked"));
     chunked && codings.next().is_none()
 }
 
 /// Clients that would like HTTP/2 in cleartext offer `h2c` on an ordinary call and are content without it (RFC 9110,
 /// 7.8). Any other protocol would be a tunnel.
-fn has_no_upgrade(headers: &HeaderMap) -> bool {
-    let is_h2c = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"h2c");
-    headers.get_all(UPGRADE).iter().all(is_h2c)
+fn has_no_upgrade(fields: &Fields) -> bool {
+    fields.all(Name::Upgrade).all(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
     const LIMITS: HeadLimits = HeadLimits { header_bytes: 32 << 10, header_fields: 100, uri_bytes: 8 << 10 };
 
-    type Fields<'a> = &'a [(&'a str, &'a str)];
-
-    fn parts(method: &str, uri: &str, headers: Fields<'_>) -> Parts {
-        let mut request = Request::builder().method(method).uri(uri);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        request.body(()).unwrap().into_parts().0
-    }
-
-    fn check(method: &str, uri: &str, headers: Fields<'_>) -> Result<(), Denial> {
-        check_form(&parts(method, uri, headers), LIMITS)
+    fn check(method: &str, uri: &str, fields: &[(&str, &str)]) -> Result<(), Denial> {
+        RequestHead::of_both(RequestHead::both(method, uri, fields), |head| check_form(head, LIMITS))
     }
 
     #[test]
@@ -127,7 +113,7 @@ mod tests {
 
     #[test]
     fn what_can_be_read_in_two_ways_is_malformed() {
-        let cases: [(&str, &str, Fields<'_>); 10] = [
+        let cases: [(&str, &str, &[(&str, &str)]); 10] = [
             ("OPTIONS", "*", &[]),
             ("CONNECT", "a.test:443", &[]),
             ("GET", "a.test:443", &[]),
@@ -159,9 +145,9 @@ mod tests {
     #[test]
     fn grpc_is_its_content_type_over_http_2() {
         let with = |kind: &str, version| {
-            let mut parts = parts("POST", "/", &[("content-type", kind)]);
-            parts.version = version;
-            is_grpc(&parts)
+            let [_, mut head] = RequestHead::both("POST", "/", &[("content-type", kind)]);
+            head.version = version;
+            is_grpc(&head)
         };
         for kind in ["application/grpc", "Application/gRPC", "application/grpc+proto", "application/grpc; x=y"] {
             assert!(with(kind, Version::HTTP_2), "{kind}");

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::Response;
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
 use crate::gateway::body::UploadState;
 use crate::gateway::exchange::Exchange;
+use crate::gateway::message::AnswerHead;
 use crate::gateway::pool::{self, Checkout, ConnectError, Place, Pooled, Wanted};
 use crate::gateway::upstream::{Broke, NoAnswer, Outbound, Roundtrip};
 use crate::meter::record::Outcome;
@@ -40,7 +40,7 @@ pub struct Onward<'a> {
 }
 
 /// The head of an answer, and the exchange where its body is still to be read.
-pub type Answered = (Response<()>, Option<Box<Exchange>>);
+pub type Answered = (AnswerHead, Option<Box<Exchange>>);
 
 /// Sends the request and returns the head of the answer. On a denial the charge is committed.
 ///
@@ -134,7 +134,7 @@ fn conclude(
     exchange: Box<Exchange>,
 ) -> Concluded {
     Concluded::Over(match replied {
-        Replied::Answer(head, roundtrip) if gateway.fits(head.headers()) => Ok(exchange.answered(head, roundtrip)),
+        Replied::Answer(head, roundtrip) if gateway.fits(&head.fields) => Ok(exchange.answered(head, roundtrip)),
         Replied::Answer(..) => {
             tracing::warn!(cluster = %cluster.cluster_id, "an answer's list of headers is too large for clients");
             exchange.end_as(Outcome::UpstreamError);
@@ -174,7 +174,7 @@ fn broken(gateway: &Gateway, cluster: &Cluster, place: Place, exchange: Box<Exch
 }
 
 enum Replied {
-    Answer(Response<()>, Roundtrip),
+    Answer(AnswerHead, Roundtrip),
     /// Nothing of it was sent.
     Unsent(Box<Outbound>),
     Broken(Broke),

@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
+use http::uri::Authority;
 
+use crate::gateway::fields::{Fields, Name, remove_where};
 use crate::gateway::http1::{has_token, write_field};
 use crate::principal::{AccountId, Incarnation, KeyId};
 use crate::time::Hour;
@@ -21,68 +23,38 @@ static ACCOUNT: HeaderName = HeaderName::from_static("x-tollgate-account");
 static KEY_ID: HeaderName = HeaderName::from_static("x-tollgate-key-id");
 static USAGE: HeaderName = HeaderName::from_static("x-tollgate-usage");
 static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 static TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+/// So many fields are set on a call that goes on.
+const SAID_ANEW: usize = 7;
 
-/// Headers of one connection (RFC 9110, 7.6.1), in both directions. `Trailer` passes; `TE` is asked anew in
-/// `to_upstream`.
-fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "transfer-encoding"
-            | "te"
-            | "upgrade"
-            | "http2-settings"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-    )
+/// Headers of one connection (RFC 9110, section 7.6.1), in both directions. `Trailer` passes; `TE` is said anew.
+fn is_hop_by_hop(name: Name) -> bool {
+    matches!(name, Name::Connection | Name::TransferEncoding | Name::Te | Name::Upgrade | Name::OfTheConnection)
 }
 
-/// What the service is not told. `Expect` was answered already. A part of a document would hide the usage at its
-/// end. Where a call came from is nothing that the service could check, so it is not told what the client or a proxy
-/// claimed.
-fn is_not_for_the_service(name: &str) -> bool {
-    matches!(
-        name,
-        "expect"
-            | "range"
-            | "if-range"
-            | "forwarded"
-            | "x-forwarded-for"
-            | "x-forwarded-host"
-            | "x-forwarded-proto"
-            | "x-forwarded-port"
-            | "x-real-ip"
-    )
-}
-
-/// What no client is told. `Alt-Svc` would lead it around the gateway; a key is for servers, so no answer ever tells
-/// a browser that it may be read (CORS).
-fn is_not_for_the_client(name: &str) -> bool {
-    name == "alt-svc" || name.starts_with("access-control-")
+/// What the service is not told. `Expect` was answered already.
+fn is_not_for_the_service(name: Name) -> bool {
+    matches!(name, Name::Expect | Name::ForwardedFor | Name::NotForTheService)
 }
 
 /// What is said before a body or not at all (RFC 9110, section 6.5.1).
-fn says_what_the_body_is(name: &str) -> bool {
+fn says_what_the_body_is(name: &[u8]) -> bool {
     matches!(
         name,
-        "cache-control"
-            | "content-encoding"
-            | "content-range"
-            | "content-type"
-            | "max-forwards"
-            | "set-cookie"
-            | "trailer"
+        b"cache-control"
+            | b"content-encoding"
+            | b"content-range"
+            | b"content-type"
+            | b"max-forwards"
+            | b"set-cookie"
+            | b"trailer"
     )
 }
 
 /// What has no place in trailers: it would change the message after it was judged.
-fn is_no_trailer(name: &str) -> bool {
-    matches!(name, "host" | "content-length" | "authorization" | "dashvector-auth-token")
+fn is_no_trailer(name: Name) -> bool {
+    matches!(name, Name::Host | Name::ContentLength | Name::Authorization | Name::Token)
 }
 
 /// What the gateway itself says to the service with a call: who is charged and where, and the call's name. Made once per call.
@@ -172,12 +144,14 @@ impl CountedText {
 /// The key must have been taken out before ([`super::extract::take_out`]), and whatever is read from the client's
 /// headers has to be read before too.
 pub fn to_upstream(headers: &mut HeaderMap, stamp: &Stamp) {
-    let trailers = accepts_trailers(headers);
-    for name in nominated(headers) {
+    let takes_trailers = headers.get_all(TE).iter().any(|value| has_token(value.as_bytes(), "trailers"));
+    for name in nominated(headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes)) {
         headers.remove(name);
     }
-    remove_where(headers, |name| !goes_on(name));
-    if trailers {
+    remove_where(headers, |name, _| !goes_on(name));
+    // One that is too small is made anew, and everything put into it again.
+    headers.reserve(SAID_ANEW);
+    if takes_trailers {
         headers.insert(TE, TRAILERS.clone());
     }
     // Without these the service may choose a coding by itself.
@@ -188,25 +162,20 @@ pub fn to_upstream(headers: &mut HeaderMap, stamp: &Stamp) {
     stamp.insert_into(headers);
 }
 
-/// Writes for HTTP/1.1 what [`to_upstream`] makes of these headers, with this authority as `Host`: nothing is put into a map only to
-/// be written from there.
-pub fn write_upstream(headers: &HeaderMap, authority: &HeaderValue, stamp: &Stamp, into: &mut BytesMut) {
-    let nominated = nominated(headers);
-    write_field(&HOST, authority.as_bytes(), into);
-    let (mut takes_trailers, mut has_grpc_codings) = (false, false);
-    for (name, value) in headers {
-        if *name == HOST || *name == ACCEPT_ENCODING {
-            continue;
-        }
-        takes_trailers |= *name == TE && has_token(value, "trailers");
-        if goes_on(name.as_str()) && !nominated.contains(name) {
-            let is_said_anew = name == GRPC_ACCEPT_ENCODING;
-            has_grpc_codings |= is_said_anew;
-            if !is_said_anew {
-                write_field(name, value.as_bytes(), into);
-            }
-        }
+/// Writes for HTTP/1.1 what [`to_upstream`] makes of these fields, and as `Host` the one that is among them, or else this authority.
+pub fn write_upstream(fields: &Fields, authority: Option<&Authority>, stamp: &Stamp, into: &mut BytesMut) {
+    let nominated = nominated(fields.all(Name::Connection));
+    if let Some(host) = fields.first(Name::Host).or(authority.map(|authority| authority.as_str().as_bytes())) {
+        write_field(&HOST, host, into);
     }
+    let (mut takes_trailers, mut has_grpc_codings) = (false, false);
+    fields.write_where(into, |field| {
+        takes_trailers |= field.name == Name::Te && has_token(field.value, "trailers");
+        let is_said_anew = matches!(field.name, Name::Host | Name::AcceptEncoding | Name::GrpcAcceptEncoding);
+        let goes_on = goes_on(field.name) && !is_one_of(&nominated, field.text);
+        has_grpc_codings |= goes_on && field.name == Name::GrpcAcceptEncoding;
+        goes_on && !is_said_anew
+    });
     if takes_trailers {
         write_field(&TE, TRAILERS.as_bytes(), into);
     }
@@ -218,37 +187,37 @@ pub fn write_upstream(headers: &HeaderMap, authority: &HeaderValue, stamp: &Stam
 }
 
 /// Whether a field of a request is passed on to the service.
-fn goes_on(name: &str) -> bool {
-    !(is_hop_by_hop(name) || is_not_for_the_service(name) || is_ours(name))
+fn goes_on(name: Name) -> bool {
+    !(is_hop_by_hop(name) || is_not_for_the_service(name) || name == Name::Ours)
 }
 
 /// Makes the headers of an answer those that the client gets.
-pub fn to_client(headers: &mut HeaderMap, request_id: &HeaderValue) {
-    for name in nominated(headers) {
-        headers.remove(name);
-    }
-    remove_where(headers, |name| is_hop_by_hop(name) || is_not_for_the_client(name) || is_ours(name));
-    headers.insert(&REQUEST_ID, request_id.clone());
+pub fn to_client(answer: &mut Fields, request_id: &HeaderValue) {
+    let nominated = nominated(answer.all(Name::Connection));
+    answer.remove_where(|name, text| {
+        is_hop_by_hop(name) || matches!(name, Name::NotForTheClient | Name::Ours) || is_one_of(&nominated, text)
+    });
+    answer.push(&REQUEST_ID, request_id);
 }
 
 /// The same for those of a request: a service may take them for headers, so nothing passes that would not pass as one.
 pub fn clean_request_trailers(trailers: &mut HeaderMap) {
     clean_trailers(trailers);
-    remove_where(trailers, |name| is_not_for_the_service(name) || says_what_the_body_is(name));
+    remove_where(trailers, |name, text| is_not_for_the_service(name) || says_what_the_body_is(text));
 }
 
 /// Removes from trailers, of a request or an answer, what must not stand there or would be forged.
 pub fn clean_trailers(trailers: &mut HeaderMap) {
-    remove_where(trailers, |name| is_hop_by_hop(name) || is_no_trailer(name) || is_ours(name));
+    remove_where(trailers, |name, _| is_hop_by_hop(name) || is_no_trailer(name) || name == Name::Ours);
 }
 
 /// The deadline a gRPC client set: one to eight digits and a unit. More than one, or any other form, is
 /// [`Denial::Malformed`].
-pub fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Denial> {
-    let mut values = headers.get_all(&GRPC_TIMEOUT).iter();
+pub fn grpc_timeout(fields: &Fields) -> Result<Option<Duration>, Denial> {
+    let mut values = fields.all(Name::GrpcTimeout);
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) => timeout(value.as_bytes()).map(Some).ok_or(Denial::Malformed),
+        (Some(value), None) => timeout(value).map(Some).ok_or(Denial::Malformed),
         (Some(_), Some(_)) => Err(Denial::Malformed),
     }
 }
@@ -271,38 +240,23 @@ fn timeout(value: &[u8]) -> Option<Duration> {
 }
 
 /// Whether trailers may follow an answer to this request.
-pub fn accepts_trailers(headers: &HeaderMap) -> bool {
-    headers.get_all(TE).iter().any(|value| has_token(value, "trailers"))
+pub fn accepts_trailers(fields: &Fields) -> bool {
+    fields.all(Name::Te).any(|value| has_token(value, "trailers"))
 }
 
 /// What `Connection` names and is to be removed, except for headers without which the message would be another one. Ours are set
 /// after this, so a client cannot name them away. Usually there is nothing, and nothing is allocated.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(CONNECTION).iter().flat_map(tokens);
+fn nominated<'f>(connection: impl Iterator<Item = &'f [u8]>) -> Vec<HeaderName> {
+    let values = connection.flat_map(|value| value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii));
     // The two usual tokens name no header that would be left anyway.
     let unusual =
-        values.filter(|token| !token.eq_ignore_ascii_case("keep-alive") && !token.eq_ignore_ascii_case("close"));
-    let names = unusual.filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok());
+        values.filter(|token| !token.eq_ignore_ascii_case(b"keep-alive") && !token.eq_ignore_ascii_case(b"close"));
+    let names = unusual.filter_map(|token| HeaderName::from_bytes(token).ok());
     names.filter(|name| ![HOST, CONTENT_LENGTH, CONTENT_TYPE].contains(name)).collect()
 }
 
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    value.to_str().unwrap_or_default().split(',').map(str::trim)
-}
-
-/// Names that only the gateway may set. Some services read `_` as `-`, so both spellings are meant.
-fn is_ours(name: &str) -> bool {
-    let is = |ours: &str, name: &str| ours.bytes().eq(name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte }));
-    name.starts_with('x') && (name.get(..11).is_some_and(|start| is("x-tollgate-", start)) || is("x-request-id", name))
-}
-
-/// Removes the headers whose names are so. Usually there are none, and then this looks at each name once and
-/// allocates nothing.
-fn remove_where(headers: &mut HeaderMap, so: impl Fn(&str) -> bool) {
-    let found: Vec<HeaderName> = headers.keys().filter(|name| so(name.as_str())).cloned().collect();
-    for name in found {
-        headers.remove(name);
-    }
+fn is_one_of(names: &[HeaderName], name: &[u8]) -> bool {
+    names.iter().any(|other| other.as_str().as_bytes() == name)
 }
 
 #[cfg(test)]
@@ -322,18 +276,29 @@ mod tests {
     }
 
     fn upstream(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = map(&[]);
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        // Both ways that there are say the same.
-        let (mut written, authority) = (BytesMut::new(), HeaderValue::from_static("a.test"));
-        write_upstream(&headers, &authority, &stamp(), &mut written);
-        to_upstream(&mut headers, &stamp());
-        let mut expected = headers.clone();
-        expected.insert(HOST, authority);
-        assert_eq!(read(&written), expected);
-        headers
+        // All ways that there are say the same.
+        let authority = Authority::from_static("a.test");
+        let [lines, map] = Fields::both(fields).map(|fields| {
+            let mut written = BytesMut::new();
+            write_upstream(&fields, Some(&authority), &stamp(), &mut written);
+            let mut headers = fields.into_map();
+            to_upstream(&mut headers, &stamp());
+            let mut expected = headers.clone();
+            expected.entry(HOST).or_insert(HeaderValue::from_static("a.test"));
+            assert_eq!(read(&written), expected);
+            headers
+        });
+        assert_eq!(lines, map);
+        map
+    }
+
+    fn answer(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let [lines, map] = Fields::both(fields).map(|mut answer| {
+            to_client(&mut answer, &OUR_ID);
+            answer.into_map()
+        });
+        assert_eq!(lines, map);
+        map
     }
 
     fn read(written: &[u8]) -> HeaderMap {
@@ -422,9 +387,7 @@ mod tests {
         ];
         assert_left(upstream(&fields), &[("te", "trailers"), ("trailer", "x-sum"), ("collection-name", "c")]);
         assert!(!upstream(&[("te", "gzip")]).contains_key(TE));
-        let mut answer = map(&fields[..7]);
-        to_client(&mut answer, &OUR_ID);
-        assert_eq!(answer, map(&[("x-request-id", "r-1")]));
+        assert_eq!(answer(&fields[..7]), map(&[("x-request-id", "r-1")]));
     }
 
     #[test]
@@ -437,14 +400,15 @@ mod tests {
 
     #[test]
     fn a_client_gets_our_request_id_and_nothing_that_is_ours_to_say() {
-        let mut answer = map(&[
+        let answer = answer(&[
             ("x-request-id", "theirs"),
             ("x-tollgate-account", "acc_x"),
             ("alt-svc", "h3=\":443\""),
             ("access-control-allow-origin", "*"),
             ("content-length", "3"),
+            ("connection", "x-mine"),
+            ("x-mine", "1"),
         ]);
-        to_client(&mut answer, &OUR_ID);
         assert_eq!(answer, map(&[("x-request-id", "r-1"), ("content-length", "3")]));
     }
 
@@ -462,8 +426,8 @@ mod tests {
 
     #[test]
     fn a_grpc_timeout_has_up_to_eight_digits_and_a_unit() {
-        let of = |value: &'static str| grpc_timeout(&map(&[("grpc-timeout", value)]));
-        assert_eq!(grpc_timeout(&HeaderMap::new()), Ok(None));
+        let of = |value: &'static str| grpc_timeout(&map(&[("grpc-timeout", value)]).into());
+        assert_eq!(grpc_timeout(&HeaderMap::new().into()), Ok(None));
         for (value, nanos) in [
             ("3S", 3_000_000_000_u128),
             ("2M", 120_000_000_000),
@@ -481,6 +445,6 @@ mod tests {
         }
         let mut two = map(&[("grpc-timeout", "3S")]);
         two.append("grpc-timeout", HeaderValue::from_static("3S"));
-        assert_eq!(grpc_timeout(&two), Err(Denial::Malformed));
+        assert_eq!(grpc_timeout(&two.into()), Err(Denial::Malformed));
     }
 }

@@ -20,7 +20,7 @@ pub struct Receiving {
 impl Receiving {
     /// The body that belongs to these headers.
     pub fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
-        Self { stream, left: headers.get(CONTENT_LENGTH).and_then(digits) }
+        Self { stream, left: headers.get(CONTENT_LENGTH).and_then(|length| digits(length.as_bytes())) }
     }
 
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {

@@ -8,6 +8,7 @@ pub mod downstream;
 mod drain;
 mod exchange;
 pub mod extract;
+pub mod fields;
 pub mod form;
 mod forward;
 mod frames;
@@ -16,6 +17,7 @@ pub mod headers;
 mod http1;
 mod http2;
 mod leaving;
+pub mod message;
 mod pool;
 mod respond;
 pub mod route;
@@ -28,10 +30,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST};
-use http::request::Parts;
+use http::Version;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use tokio::time::Instant;
 
 pub use self::body::Outgoing;
@@ -44,10 +44,12 @@ use self::connection::Connection;
 use self::downstream::ClientBody;
 use self::drain::Drains;
 use self::exchange::{Exchange, Opened};
+use self::fields::{Fields, Name};
 use self::form::HeadLimits;
 use self::forward::{Deadlines, Onward, forward};
 use self::guard::InCall;
 use self::headers::{CountedIn, Stamp};
+use self::message::{Answer, AnswerHead, RequestHead};
 use self::pool::Wanted;
 use self::respond::{Dialect, Manner, RequestId};
 use self::route::{Authority, GrpcServices};
@@ -136,39 +138,31 @@ impl Gateway {
         self: &Arc<Self>,
         connection: &Connection,
         in_call: InCall,
-        request: Request<ClientBody>,
-    ) -> Response<Outgoing> {
+        head: RequestHead,
+        body: ClientBody,
+    ) -> Answer {
         let id = RequestId::next();
-        let (parts, body) = request.into_parts();
-        let dialect = if form::is_grpc(&parts) { Dialect::Grpc } else { Dialect::Http };
-        let manner = Manner { dialect, form: self.config.http_denials, version: parts.version };
-        match self.serve(connection, &id, dialect, parts, body).await {
-            Ok((head, exchange, deadline)) => {
-                let (mut head, ()) = head.into_parts();
-                headers::to_client(&mut head.headers, id.header());
-                Response::from_parts(head, Outgoing::relayed(exchange, deadline, in_call))
+        let dialect = if form::is_grpc(&head) { Dialect::Grpc } else { Dialect::Http };
+        let manner = Manner { dialect, form: self.config.http_denials, version: head.version };
+        match self.serve(connection, &id, dialect, head, body).await {
+            Ok((mut head, exchange, deadline)) => {
+                headers::to_client(&mut head.fields, id.header());
+                Answer { head, body: Outgoing::relayed(exchange, deadline, in_call) }
             }
             Err(denial) => self.deny(connection, in_call, denial, manner, &id),
         }
     }
 
     /// Answers what could not be read as a request over HTTP/1.1.
-    pub fn refuse(&self, connection: &Connection, in_call: InCall, denial: Denial) -> Response<Outgoing> {
+    pub fn refuse(&self, connection: &Connection, in_call: InCall, denial: Denial) -> Answer {
         let manner = Manner { dialect: Dialect::Http, form: self.config.http_denials, version: Version::HTTP_11 };
         self.deny(connection, in_call, denial, manner, &RequestId::next())
     }
 
-    fn deny(
-        &self,
-        connection: &Connection,
-        in_call: InCall,
-        denial: Denial,
-        manner: Manner,
-        id: &RequestId,
-    ) -> Response<Outgoing> {
+    fn deny(&self, connection: &Connection, in_call: InCall, denial: Denial, manner: Manner, id: &RequestId) -> Answer {
         self.metrics.denials.of(&denial).inc();
         tracing::debug!(request_id = id.text(), address = %connection.address, reason = denial.row().label, "a call was denied");
-        respond::deny(denial, manner, id, in_call)
+        respond::deny(denial, manner, id, in_call).into()
     }
 
     /// The steps of a call. Each needs what the one before it gives.
@@ -177,55 +171,55 @@ impl Gateway {
         connection: &Connection,
         id: &RequestId,
         dialect: Dialect,
-        parts: Parts,
+        head: RequestHead,
         body: ClientBody,
-    ) -> Result<(Response<()>, Option<Box<Exchange>>, Instant), Denial> {
+    ) -> Result<(AnswerHead, Option<Box<Exchange>>, Instant), Denial> {
         // A body that will not be passed on is read on for a while, or the denial would be lost to a reset.
-        let unread = UnreadBody::new(&self.config.limits, &parts.headers, body);
+        let unread = UnreadBody::new(&self.config.limits, &head.fields, body);
         // What the gateway is too busy for must not cost it anything more.
         let place = self.calls.enter()?;
         // Form first: what is ambiguous must not be looked at any further.
-        form::check_form(&parts, HeadLimits::from(&self.config.limits))?;
+        form::check_form(&head, HeadLimits::from(&self.config.limits))?;
         let limits = self.upload_limits(dialect);
-        check_length(&parts, limits)?;
-        let timeout = if dialect == Dialect::Grpc { headers::grpc_timeout(&parts.headers)? } else { None };
-        let from = address::client_address(connection.address, &parts.headers, &self.config.trusted_proxies);
+        check_length(&head.fields, limits)?;
+        let timeout = if dialect == Dialect::Grpc { headers::grpc_timeout(&head.fields)? } else { None };
+        let from = address::client_address(connection.address, &head.fields, &self.config.trusted_proxies);
         // The key, its account and the cluster, under one lease.
         let admission = {
-            let authority = route::authority(&parts)?;
+            let authority = route::authority(&head)?;
             let denied = |denial| self.verifier.denial(denial, from, crate::clock::boot());
-            let key = extract::presented(&parts).map_err(denied)?;
+            let key = extract::presented(&head).map_err(denied)?;
             let to = match &authority {
                 Authority::Name(name) => Destination::Host(name),
                 Authority::Machine(_) => Destination::Default,
             };
             self.verifier.verify(key, to, from).await?
         };
-        let browser = extract::is_browser_call(&parts.headers);
+        let browser = extract::is_browser_call(&head.fields);
         if browser && !self.config.allow_browser {
-            self.mark_browser(&admission, self.operation(dialect, &parts));
+            self.mark_browser(&admission, self.operation(dialect, &head));
             return Err(Denial::BrowserCall);
         }
         let permit = self.limits.admit(admission.verified.account_id(), admission.at)?;
         // From here on the call is counted, whatever becomes of it.
-        let operation = self.operation(dialect, &parts);
+        let operation = self.operation(dialect, &head);
         let charge = self.open_charge(&admission, operation, browser)?;
         let stamp = self.stamp(&admission, charge.as_ref(), id);
         let (body, upload) = Uploading::new(unread, limits);
-        let request = outbound(parts, stamp, body)?;
+        let request = outbound(head, stamp, body);
         let gateway = Arc::clone(self);
         let exchange = Exchange::new(Opened { gateway, charge, place, permit, dialect, operation, upload });
         let deadlines = self.deadlines(timeout);
         let wanted = if dialect == Dialect::Grpc { Wanted::Http2 } else { Wanted::Any };
         let onward = Onward { cluster: admission.verified.cluster(), wanted, deadlines };
-        let (head, exchange) = forward(self, onward, request, exchange).await?;
-        Ok((head, exchange, deadlines.total))
+        let (answer, exchange) = forward(self, onward, request, exchange).await?;
+        Ok((answer, exchange, deadlines.total))
     }
 
-    fn operation(&self, dialect: Dialect, parts: &Parts) -> Operation {
+    fn operation(&self, dialect: Dialect, head: &RequestHead) -> Operation {
         match dialect {
-            Dialect::Grpc => route::grpc_operation(&parts.method, parts.uri.path(), &self.services),
-            Dialect::Http => route::http_operation(&parts.method, parts.uri.path()),
+            Dialect::Grpc => route::grpc_operation(&head.method, head.uri.path(), &self.services),
+            Dialect::Http => route::http_operation(&head.method, head.uri.path()),
         }
     }
 
@@ -270,10 +264,9 @@ impl Gateway {
     }
 
     /// A client may refuse a longer list of headers, and break all its calls on the connection with it.
-    pub(crate) fn fits(&self, answer: &HeaderMap) -> bool {
+    pub(crate) fn fits(&self, answer: &Fields) -> bool {
         // RFC 9113, section 10.5.1, counts 32 bytes more for each field.
-        let bytes: usize = answer.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-        bytes <= self.config.limits.response_header_bytes
+        answer.bytes(32) <= self.config.limits.response_header_bytes
     }
 
     fn upload_limits(&self, dialect: Dialect) -> UploadLimits {
@@ -307,22 +300,16 @@ fn line_of(admission: &Admission, operation: Operation) -> LineKey {
 }
 
 /// A declared length is believed, so that a body that is too large is refused before it is sent.
-fn check_length(parts: &Parts, limits: UploadLimits) -> Result<(), Denial> {
-    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+fn check_length(fields: &Fields, limits: UploadLimits) -> Result<(), Denial> {
+    let declared = fields.first(Name::ContentLength).and_then(http1::digits);
     if declared.is_some_and(|bytes| bytes > limits.bytes) { Err(Denial::BodyTooLarge) } else { Ok(()) }
 }
 
 /// The request as it goes on, without the client's secrets.
-fn outbound(parts: Parts, stamp: Stamp, body: Uploading) -> Result<Outbound, Denial> {
-    let Parts { method, uri, mut headers, .. } = parts;
+fn outbound(head: RequestHead, stamp: Stamp, body: Uploading) -> Outbound {
+    let RequestHead { method, uri, mut fields, .. } = head;
     let uri = uri.into_parts();
     let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    // As the client wrote it.
-    let authority = match (headers.get(HOST), uri.authority) {
-        (Some(host), _) => host.clone(),
-        (None, Some(authority)) => HeaderValue::from_str(authority.as_str()).map_err(|_| Denial::Malformed)?,
-        (None, None) => return Err(Denial::Malformed),
-    };
-    extract::take_out(&mut headers);
-    Ok(Outbound { method, path, authority, headers, stamp, body })
+    extract::take_out(&mut fields);
+    Outbound { method, path, authority: uri.authority, fields, stamp, body }
 }

@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use http::Method;
-use http::header::HOST;
-use http::request::Parts;
 
+use crate::gateway::fields::Name;
+use crate::gateway::message::RequestHead;
 use crate::meter::record::Operation;
 use crate::principal::{Cluster, ClusterId, ClustersByHost};
 use crate::verdict::Denial;
@@ -38,9 +38,9 @@ impl Authority<'_> {
 ///
 /// Where there are several they must be the same host, since what comes after us may believe the other one. None, an
 /// empty one, one with a user's name in it or with characters that no host has is [`Denial::Malformed`].
-pub fn authority(parts: &Parts) -> Result<Authority<'_>, Denial> {
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let header = match hosts.next().map(|host| host.to_str()) {
+pub fn authority(head: &RequestHead) -> Result<Authority<'_>, Denial> {
+    let mut hosts = head.fields.all(Name::Host);
+    let header = match hosts.next().map(str::from_utf8) {
         None => None,
         Some(Ok(host)) => Some(parse(host)?),
         Some(Err(_)) => return Err(Denial::Malformed),
@@ -48,7 +48,7 @@ pub fn authority(parts: &Parts) -> Result<Authority<'_>, Denial> {
     if hosts.next().is_some() {
         return Err(Denial::Malformed);
     }
-    let target = parts.uri.authority().map(|authority| parse(authority.as_str())).transpose()?;
+    let target = head.uri.authority().map(|authority| parse(authority.as_str())).transpose()?;
     match (target, header) {
         (Some(target), Some(header)) if target != header => Err(Denial::Malformed),
         (Some(authority), _) | (None, Some(authority)) => Ok(authority),
@@ -209,21 +209,20 @@ fn http_route(method: &str, rest: [Option<&str>; 4]) -> Operation {
 mod tests {
     use std::collections::HashSet;
 
-    use http::Request;
-
     use super::*;
     use crate::principal::{AccountId, ID_BYTES};
 
-    fn parts(uri: &str, hosts: &[&str]) -> Parts {
-        let request = hosts.iter().fold(Request::builder().uri(uri), |request, host| request.header(HOST, *host));
-        request.body(()).unwrap().into_parts().0
+    fn heads(uri: &str, hosts: &[&str]) -> [RequestHead; 2] {
+        let fields: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+        RequestHead::both("GET", uri, &fields)
     }
 
     fn of(uri: &str, hosts: &[&str]) -> Result<String, Denial> {
-        let parts = parts(uri, hosts);
-        authority(&parts).map(|authority| match authority {
-            Authority::Name(name) => format!("name {name}"),
-            Authority::Machine(literal) => format!("machine {literal}"),
+        RequestHead::of_both(heads(uri, hosts), |head| {
+            authority(head).map(|authority| match authority {
+                Authority::Name(name) => format!("name {name}"),
+                Authority::Machine(literal) => format!("machine {literal}"),
+            })
         })
     }
 
@@ -234,7 +233,7 @@ mod tests {
         }
         assert_eq!(of("http://DV.test:1/x", &[]), Ok("name dv.test".into()));
         assert_eq!(of("http://dv.test:1/x", &["DV.test."]), Ok("name dv.test".into()));
-        let untouched = parts("/", &["dv.test:80"]);
+        let [untouched, _] = heads("/", &["dv.test:80"]);
         assert!(matches!(authority(&untouched), Ok(Authority::Name(Cow::Borrowed(_)))), "no allocation");
     }
 

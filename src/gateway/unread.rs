@@ -6,13 +6,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::EXPECT;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use crate::config::LimitsConfig;
 use crate::gateway::downstream::{ClientBody, ClientBroke};
+use crate::gateway::fields::{Fields, Name};
 
 /// A request body. What is left of it when it is dropped is read on in the background, within bounds.
 pub struct UnreadBody {
@@ -24,10 +23,10 @@ pub struct UnreadBody {
 }
 
 impl UnreadBody {
-    pub fn new(limits: &LimitsConfig, headers: &HeaderMap, body: ClientBody) -> Self {
+    pub fn new(limits: &LimitsConfig, fields: &Fields, body: ClientBody) -> Self {
         let body = Some(body).filter(|body| !body.is_end_stream());
         // A client that waits for `100 Continue` has sent nothing yet, and need not.
-        let is_to_come = body.as_ref().is_some_and(ClientBody::is_to_come) && !headers.contains_key(EXPECT);
+        let is_to_come = body.as_ref().is_some_and(ClientBody::is_to_come) && !fields.has(Name::Expect);
         let most = if is_to_come { limits.denial_read_on_bytes } else { 0 };
         Self { body, patience: limits.denial_read_on, most }
     }

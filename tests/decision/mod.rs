@@ -10,13 +10,14 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
-use http::request::Parts;
+use http::{Method, Version};
 use tollgate::auth::keyring::{Fill, Keyring};
 use tollgate::auth::lease::Lease;
 use tollgate::auth::{Verdict, glance};
 use tollgate::clock;
+use tollgate::gateway::fields::Lines;
 use tollgate::gateway::form::HeadLimits;
+use tollgate::gateway::message::RequestHead;
 use tollgate::gateway::{extract, form, route};
 use tollgate::key::{Digest, Digester, KeyText};
 use tollgate::limits::{AccountLimits, Limits};
@@ -39,8 +40,8 @@ pub struct Decision {
     lease: Lease,
     limits: Limits,
     meter: Arc<Meter>,
-    parts: Parts,
-    head: HeadLimits,
+    head: RequestHead,
+    bounds: HeadLimits,
     _folder: tempfile::TempDir,
 }
 
@@ -63,16 +64,15 @@ impl Decision {
         });
         let meter = meter.unwrap();
         meter.attach_thread();
-        let (parts, ()) = Request::post("http://vectors.example/v1/collections/c/query?x=1")
-            .header("host", HOST)
-            .header("dashvector-auth-token", key.expose())
-            .header("content-type", "application/json")
-            .body(())
-            .unwrap()
-            .into_parts();
-        let head = HeadLimits::from(&tollgate::config::LimitsConfig::default());
+        let mut lines = Lines::default();
+        lines.push(b"Host", HOST.as_bytes());
+        lines.push(b"dashvector-auth-token", key.expose().as_bytes());
+        lines.push(b"Content-Type", b"application/json");
+        let uri = "http://vectors.example/v1/collections/c/query?x=1".parse().unwrap();
+        let head = RequestHead { method: Method::POST, uri, version: Version::HTTP_11, fields: lines.into() };
+        let bounds = HeadLimits::from(&tollgate::config::LimitsConfig::default());
         let limits = Limits::new(AccountLimits::default());
-        Self { keyring, lease, digester, limits, meter, parts, head, _folder: folder }
+        Self { keyring, lease, digester, limits, meter, head, bounds, _folder: folder }
     }
 
     /// Form, route, key, digest, lookup, lease, permit, charge, commit.
@@ -80,10 +80,10 @@ impl Decision {
     /// # Panics
     /// The call is not admitted.
     pub fn make(&self) {
-        let Self { keyring, lease, digester, limits, meter, parts, head, .. } = self;
-        form::check_form(parts, *head).unwrap();
-        let authority = route::authority(parts).unwrap();
-        let digest = digester.digest(extract::presented(parts).unwrap());
+        let Self { keyring, lease, digester, limits, meter, head, bounds, .. } = self;
+        form::check_form(head, *bounds).unwrap();
+        let authority = route::authority(head).unwrap();
+        let digest = digester.digest(extract::presented(head).unwrap());
         let seen = glance(keyring, lease, &digest, clock::boot, |keyring| keyring.cluster_of(authority.host()));
         let now = clock::boot();
         let wall = clock::wall_at(now);
@@ -91,7 +91,7 @@ impl Decision {
             panic!("a good key was not admitted");
         };
         let _permit = limits.admit(verified.account_id(), now).unwrap();
-        let operation = route::http_operation(&parts.method, parts.uri.path());
+        let operation = route::http_operation(&head.method, head.uri.path());
         let (account_id, key_id) = (verified.account_id(), verified.key_id());
         let line = LineKey { account_id, key_id, cluster_id: verified.cluster().cluster_id, operation };
         let charge = meter.open_charge(line, wall, false).unwrap();

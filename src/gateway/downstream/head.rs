@@ -2,14 +2,16 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{BufMut, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::{Method, StatusCode, Uri, Version};
 use http_body::SizeHint;
 
 use super::date;
+use crate::gateway::fields::{Fields, Lines, Name};
 use crate::gateway::headers;
-use crate::gateway::http1::{self, Chunks, Framing, Head, Reason, digits, write_field};
+use crate::gateway::http1::{self, Chunks, Framing, digits, write_field};
+use crate::gateway::message::{AnswerHead, RequestHead};
 use crate::verdict::Denial;
 
 /// Room for the fields of a usual head; where more are allowed, it is made for a head that has them.
@@ -26,7 +28,7 @@ pub struct Bounds {
 /// The head of a request.
 #[derive(Debug)]
 pub struct Asked {
-    pub request: Request<()>,
+    pub head: RequestHead,
     pub framing: Framing,
     pub manner: Manner,
     /// The client sends the body only once it is told to go on.
@@ -97,25 +99,23 @@ fn parse<'i>(input: &'i [u8], room: &mut [MaybeUninit<httparse::Header<'i>>]) ->
         Err(_) => return Err(Denial::Malformed),
     };
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else { return Err(Denial::Malformed) };
-    let head = Head::new(input, length);
-    let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(method.as_bytes()).map_err(|_| Denial::Malformed)?;
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Denial::Malformed)?;
     // What is longer than an address can be is not malformed.
     let too_long = |_| if target.len() >= usize::from(u16::MAX) { Denial::HeadersTooLarge } else { Denial::Malformed };
-    *request.uri_mut() = Uri::from_maybe_shared(head.share(target.as_bytes())).map_err(too_long)?;
+    let uri = Uri::from_maybe_shared(Bytes::copy_from_slice(target.as_bytes())).map_err(too_long)?;
     let is_old = parsed.version == Some(0);
-    *request.version_mut() = if is_old { Version::HTTP_10 } else { Version::HTTP_11 };
-    *request.headers_mut() = http1::fields(parsed.headers, &head).map_err(|_| Denial::Malformed)?;
-    let framing = framing(request.headers(), is_old)?;
-    let manner = manner(&request, is_old);
-    let expects = !is_old && framing != Framing::Length(0) && expects(request.headers());
-    Ok(Some(Asked { request, framing, manner, expects, length }))
+    let version = if is_old { Version::HTTP_10 } else { Version::HTTP_11 };
+    let head = RequestHead { method, uri, version, fields: Lines::read(parsed.headers, length).into() };
+    let framing = framing(&head.fields, is_old)?;
+    let manner = manner(&head, is_old);
+    let expects = !is_old && framing != Framing::Length(0) && expects(&head.fields);
+    Ok(Some(Asked { head, framing, manner, expects, length }))
 }
 
 /// RFC 9112, section 6.3, stricter: a request that can be read in two ways is not read.
-fn framing(fields: &HeaderMap, is_old: bool) -> Result<Framing, Denial> {
+fn framing(fields: &Fields, is_old: bool) -> Result<Framing, Denial> {
     let is_chunked = http1::is_chunked(fields).map_err(|_| Denial::Malformed)?;
-    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    let mut lengths = fields.all(Name::ContentLength);
     match (lengths.next(), lengths.next()) {
         (None, _) if is_chunked && !is_old => Ok(Framing::Chunked(Chunks::Size)),
         (None, _) if !is_chunked => Ok(Framing::Length(0)),
@@ -124,43 +124,45 @@ fn framing(fields: &HeaderMap, is_old: bool) -> Result<Framing, Denial> {
     }
 }
 
-fn manner(request: &Request<()>, is_old: bool) -> Manner {
-    let fields = request.headers();
-    let keeps = match fields.contains_key(CONNECTION) {
+fn manner(head: &RequestHead, is_old: bool) -> Manner {
+    let fields = &head.fields;
+    let keeps = match fields.has(Name::Connection) {
         false => !is_old,
         true if is_old => http1::connection_says(fields, "keep-alive"),
         true => !http1::connection_says(fields, "close"),
     };
     let takes_trailers = !is_old && headers::accepts_trailers(fields);
-    Manner { is_head: request.method() == Method::HEAD, is_old, keeps, takes_trailers }
+    Manner { is_head: head.method == Method::HEAD, is_old, keeps, takes_trailers }
 }
 
-fn expects(fields: &HeaderMap) -> bool {
-    fields.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+fn expects(fields: &Fields) -> bool {
+    fields.first(Name::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Writes the head of an answer whose body is of this size, and says how that is to be sent. `manner` learns where the connection cannot
 /// be kept.
-pub fn write(answer: &Response<()>, size: &SizeHint, manner: &mut Manner, into: &mut BytesMut) -> Sent {
-    let (status, fields) = (answer.status(), answer.headers());
+pub fn write(answer: &AnswerHead, size: &SizeHint, manner: &mut Manner, into: &mut BytesMut) -> Sent {
+    let status = answer.status;
     write_status(answer, manner.is_old, into);
     let is_bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let (mut declared, mut has_date) = (None, false);
-    for (name, value) in fields {
-        if *name == CONNECTION {
-            manner.keeps &= !http1::has_token(value, "close");
-            continue;
+    answer.fields.write_where(into, |field| match field.name {
+        Name::Connection => {
+            manner.keeps &= !http1::has_token(field.value, "close");
+            false
         }
-        if *name == CONTENT_LENGTH {
-            // RFC 9110, section 8.6.
-            if status == StatusCode::NO_CONTENT {
-                continue;
-            }
-            declared = digits(value);
+        // RFC 9110, section 8.6.
+        Name::ContentLength if status == StatusCode::NO_CONTENT => false,
+        Name::ContentLength => {
+            declared = digits(field.value);
+            true
         }
-        has_date |= *name == DATE;
-        write_field(name, value.as_bytes(), into);
-    }
+        Name::Date => {
+            has_date = true;
+            true
+        }
+        _ => true,
+    });
     let sent = match (declared, size.exact()) {
         _ if is_bodiless => Sent::Nothing,
         (Some(_), _) if manner.is_head => Sent::Nothing,
@@ -191,13 +193,13 @@ pub fn write(answer: &Response<()>, size: &SizeHint, manner: &mut Manner, into: 
     sent
 }
 
-fn write_status(answer: &Response<()>, is_old: bool, into: &mut BytesMut) {
-    let status = answer.status();
+fn write_status(answer: &AnswerHead, is_old: bool, into: &mut BytesMut) {
+    let status = answer.status;
     into.put_slice(if is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     into.put_slice(status.as_str().as_bytes());
     into.put_u8(b' ');
-    match answer.extensions().get::<Reason>() {
-        Some(Reason(reason)) => into.put_slice(reason),
+    match &answer.reason {
+        Some(reason) => into.put_slice(reason),
         None => into.put_slice(status.canonical_reason().unwrap_or_default().as_bytes()),
     }
     into.put_slice(b"\r\n");
@@ -226,14 +228,14 @@ mod tests {
         }
         let asked = read(text, BOUNDS).unwrap().unwrap();
         assert_eq!((asked.length, asked.framing), (text.len(), Framing::Length(3)));
-        assert_eq!((asked.request.uri().to_string(), asked.request.headers().len()), ("/a?b".to_owned(), 3));
+        assert_eq!((asked.head.uri.to_string(), asked.head.fields.count()), ("/a?b".to_owned(), 3));
         assert!((0..text.len()).all(|seen| may_end(text, seen)));
     }
 
     #[test]
     fn more_fields_than_usual_are_read() {
         let many = "x: y\r\n".repeat(FIELDS_USUAL * 2);
-        assert_eq!(asked(&many).request.headers().len(), FIELDS_USUAL * 2);
+        assert_eq!(asked(&many).head.fields.count(), FIELDS_USUAL * 2);
         let head = format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(201));
         assert_eq!(read(head.as_bytes(), BOUNDS).unwrap_err(), Denial::HeadersTooLarge);
         assert_eq!(read(&[b'x'; 1025], BOUNDS).unwrap_err(), Denial::HeadersTooLarge);
@@ -250,11 +252,11 @@ mod tests {
     }
 
     fn written(fields: &[(&'static str, &'static str)], size: SizeHint, mut manner: Manner) -> (Sent, bool, String) {
-        let mut answer = Response::new(());
-        answer.headers_mut().insert(DATE, "now".parse().unwrap());
-        for (name, value) in fields {
-            answer.headers_mut().append(*name, value.parse().unwrap());
+        let mut lines = Lines::default();
+        for (name, value) in [("date", "now")].iter().chain(fields) {
+            lines.push(name.as_bytes(), value.as_bytes());
         }
+        let answer = AnswerHead { status: StatusCode::OK, reason: None, fields: lines.into() };
         let mut head = BytesMut::new();
         let sent = write(&answer, &size, &mut manner, &mut head);
         let text = String::from_utf8(head.to_vec()).unwrap();

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response};
+use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -17,6 +17,7 @@ use super::head::{self, Asked, Manner, Sent};
 use super::{ClientBody, ClientBroke, Service};
 use crate::gateway::body::{BodyError, Outgoing};
 use crate::gateway::http1::{self, Framing, Next, Outbox, READ};
+use crate::gateway::message::Answer;
 
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -166,7 +167,7 @@ where
     }
 
     fn begin(&mut self, asked: Asked, input: &[u8]) {
-        let Asked { request, framing, manner, expects, length } = asked;
+        let Asked { head, framing, manner, expects, length } = asked;
         self.manner = manner;
         let rest = input.get(length..).unwrap_or_default();
         let whole = match framing {
@@ -187,7 +188,7 @@ where
                 ClientBody::Fed(fed)
             }
         };
-        self.state = State::Call(self.service.call(request.map(|()| body)));
+        self.state = State::Call(self.service.call(head, body));
     }
 
     fn poll_call(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
@@ -205,14 +206,13 @@ where
         }
     }
 
-    fn answer(&mut self, answer: Response<Outgoing>) {
-        let (parts, body) = answer.into_parts();
+    fn answer(&mut self, answer: Answer) {
+        let Answer { head, body } = answer;
         // A client that was not told to go on may send the body all the same, or not.
         if let Incoming::Feeding { expects: true, .. } = self.incoming {
             self.incoming = Incoming::Lost;
         }
         self.manner.keeps &= !self.is_closing && !matches!(self.incoming, Incoming::Lost);
-        let head = Response::from_parts(parts, ());
         let sent = head::write(&head, &body.size_hint(), &mut self.manner, self.output.last());
         let is_over = body.is_end_stream() && matches!(sent, Sent::Nothing | Sent::Length(0) | Sent::Close);
         self.state = State::Answer { body, sent: (!is_over).then_some(sent) };

@@ -17,6 +17,7 @@ use super::{ClientBody, Service, date};
 use crate::config::LimitsConfig;
 use crate::gateway::body::{BodyError, Outgoing};
 use crate::gateway::http2::{Receiving, Refused, poll_room};
+use crate::gateway::message::Answer;
 
 /// Bytes of answers that wait in one connection for the client to take them.
 const SEND_BUFFER: usize = 400 * 1024;
@@ -80,8 +81,7 @@ where
             false => ClientBody::Stream(Box::new(Receiving::new(stream, &head.headers))),
         };
         let is_head = head.method == Method::HEAD;
-        let request = Request::from_parts(head, body);
-        let (call, patience) = (self.service.call(request), self.patience);
+        let (call, patience) = (self.service.call(head.into(), body), self.patience);
         tokio::spawn(Answering { call, respond, patience, is_head, unsent: None, sending: None });
     }
 }
@@ -145,7 +145,7 @@ enum Ended {
     Answer(#[from] BodyError),
 }
 
-impl<C: Future<Output = Response<Outgoing>> + Unpin> Future for Answering<C> {
+impl<C: Future<Output = Answer> + Unpin> Future for Answering<C> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -165,7 +165,7 @@ impl<C: Future<Output = Response<Outgoing>> + Unpin> Future for Answering<C> {
     }
 }
 
-impl<C: Future<Output = Response<Outgoing>> + Unpin> Answering<C> {
+impl<C: Future<Output = Answer> + Unpin> Answering<C> {
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         loop {
             if let Some(sending) = &mut self.sending {
@@ -183,8 +183,8 @@ impl<C: Future<Output = Response<Outgoing>> + Unpin> Answering<C> {
                 let reason = ready!(self.respond.poll_reset(cx))?;
                 return Poll::Ready(Err(Ended::Reset(reason)));
             };
-            let (head, body) = answer.into_parts();
-            let mut head = Response::from_parts(head, ());
+            let Answer { head, body } = answer;
+            let mut head = Response::from(head);
             let is_over = body.is_end_stream();
             complete(head.headers_mut(), &body, is_over);
             if self.is_head && !is_over {

@@ -13,24 +13,24 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::HeaderValue;
 use http_body::{Body, Frame, SizeHint};
 
 use self::feed::Fed;
-use crate::gateway::body::Outgoing;
 use crate::gateway::http1::Malformed;
 use crate::gateway::http2::Receiving;
+use crate::gateway::message::{Answer, RequestHead};
 use crate::time::WallTime;
 use crate::verdict::Denial;
 
 /// Whoever answers what a connection asks.
 pub trait Service {
-    type Call: Future<Output = Response<Outgoing>> + Unpin;
+    type Call: Future<Output = Answer> + Unpin;
 
-    fn call(&self, request: Request<ClientBody>) -> Self::Call;
+    fn call(&self, head: RequestHead, body: ClientBody) -> Self::Call;
 
     /// What could not be read is answered too. Nothing that follows it is read.
-    fn refuse(&self, denial: Denial) -> Response<Outgoing>;
+    fn refuse(&self, denial: Denial) -> Answer;
 }
 
 /// A request body.

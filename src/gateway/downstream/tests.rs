@@ -4,18 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderName, Response};
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::http1::{Bounds, CONTINUE, Ended, Serving};
 use super::*;
+use crate::gateway::body::Outgoing;
 use crate::gateway::guard::{Activity, InCall};
 use crate::verdict::Denial;
 
 const BOUNDS: Bounds = Bounds { bytes: 16 * 1024, fields: 100 };
 const SOON: Duration = Duration::from_secs(10);
+
+static SUM: HeaderName = HeaderName::from_static("x-sum");
 
 /// Sends back what it is sent, except for what the target asks for.
 #[derive(Clone, Default)]
@@ -33,32 +36,35 @@ impl Drop for Open {
 }
 
 impl Service for Echo {
-    type Call = Pin<Box<dyn Future<Output = Response<Outgoing>> + Send>>;
+    type Call = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-    fn call(&self, request: Request<ClientBody>) -> Self::Call {
+    fn call(&self, head: RequestHead, body: ClientBody) -> Self::Call {
         let in_call = InCall::begin(&self.activity);
         self.open.fetch_add(1, Ordering::SeqCst);
         let open = Open(Arc::clone(&self.open));
         Box::pin(async move {
             let _open = open;
             let answer = |status: u16, content| {
-                Response::builder().status(status).body(Outgoing::own(content, in_call)).unwrap()
+                let answer = Response::builder().status(status).body(Outgoing::own(content, in_call));
+                Answer::from(answer.unwrap())
             };
-            match request.uri().path() {
+            match head.uri.path() {
                 "/never" => std::future::pending().await,
                 "/at-once" => answer(200, Bytes::from_static(b"no")),
                 "/empty" => answer(204, Bytes::new()),
                 "/later" => {
                     // Somebody reads on for a while, and gives up.
-                    tokio::spawn(tokio::time::timeout(Duration::from_millis(50), request.into_body().collect()));
+                    tokio::spawn(tokio::time::timeout(Duration::from_millis(50), body.collect()));
                     answer(200, Bytes::from_static(b"no"))
                 }
-                _ => match request.into_body().collect().await {
+                _ => match body.collect().await {
                     Ok(body) => {
                         let sum = body.trailers().and_then(|fields| fields.get("x-sum")).cloned();
                         let content = body.to_bytes();
                         let mut answer = answer(200, content);
-                        answer.headers_mut().extend(sum.map(|sum| (http::HeaderName::from_static("x-sum"), sum)));
+                        if let Some(sum) = sum {
+                            answer.head.fields.push(&SUM, &sum);
+                        }
                         answer
                     }
                     Err(_) => answer(400, Bytes::new()),
@@ -67,9 +73,9 @@ impl Service for Echo {
         })
     }
 
-    fn refuse(&self, denial: Denial) -> Response<Outgoing> {
+    fn refuse(&self, denial: Denial) -> Answer {
         let content = Outgoing::own(Bytes::new(), InCall::begin(&self.activity));
-        Response::builder().status(denial.row().http).body(content).unwrap()
+        Response::builder().status(denial.row().http).body(content).unwrap().into()
     }
 }
 

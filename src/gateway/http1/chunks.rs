@@ -3,7 +3,8 @@
 use bytes::{Buf, BytesMut};
 use http::HeaderMap;
 
-use super::{Head, Malformed};
+use super::Malformed;
+use crate::gateway::fields::{Fields, Lines};
 
 /// Fields of one list of trailers.
 const FIELDS_MOST: usize = 100;
@@ -80,7 +81,7 @@ fn trailers(input: &mut BytesMut) -> Result<Next, Malformed> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MOST];
     match httparse::parse_headers(input, &mut fields) {
         Ok(httparse::Status::Complete((length, fields))) => {
-            let trailers = super::fields(fields, &Head::new(input, length))?;
+            let trailers = Fields::from(Lines::read(fields, length)).into_map();
             input.advance(length);
             Ok(Next::End(trailers))
         }

@@ -8,12 +8,12 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 pub use self::chunks::{Chunks, Next};
 pub use self::outbox::{Outbox, write_field};
+use crate::gateway::fields::{Fields, Name};
 
 /// Room for one read: the usual message whole, and more where more is known to come.
 pub const READ: usize = 8 * 1024;
@@ -25,10 +25,6 @@ const COPIED_MOST: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
-
-/// The words after a status, where they are not the usual ones.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason(pub Bytes);
 
 /// How a body is told from what follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,66 +82,29 @@ pub fn poll_fill(
     pin!(stream.read_buf(input)).poll(cx)
 }
 
-/// A message's head, copied once for all that is kept of it; what it was read into is there for the next one.
-pub struct Head<'h> {
-    read: &'h [u8],
-    copied: Bytes,
-}
-
-impl<'h> Head<'h> {
-    /// The first bytes of `input`.
-    pub fn new(input: &'h [u8], length: usize) -> Self {
-        let read = input.get(..length).unwrap_or_default();
-        Self { read, copied: Bytes::copy_from_slice(read) }
-    }
-
-    /// A part of it.
-    pub fn share(&self, part: &[u8]) -> Bytes {
-        let at = (part.as_ptr() as usize).wrapping_sub(self.read.as_ptr() as usize);
-        // Empty values may point anywhere.
-        if at.checked_add(part.len()).is_some_and(|end| end <= self.copied.len()) {
-            self.copied.slice(at..at + part.len())
-        } else {
-            Bytes::copy_from_slice(part)
-        }
-    }
-}
-
-/// Parsed fields as a map.
-pub fn fields(parsed: &[httparse::Header<'_>], head: &Head<'_>) -> Result<HeaderMap, Malformed> {
-    // Room for the one that is added to every answer.
-    let mut fields = HeaderMap::with_capacity(parsed.len() + 1);
-    for field in parsed {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed("the name of a field"))?;
-        let value = HeaderValue::from_maybe_shared(head.share(field.value));
-        fields.append(name, value.map_err(|_| Malformed("the value of a field"))?);
-    }
-    Ok(fields)
-}
-
 /// Whether `Connection` has this token.
-pub fn connection_says(fields: &HeaderMap, what: &str) -> bool {
-    fields.get_all(CONNECTION).iter().any(|value| has_token(value, what))
+pub fn connection_says(fields: &Fields, what: &str) -> bool {
+    fields.all(Name::Connection).any(|value| has_token(value, what))
 }
 
 /// Whether this is one of the tokens of a list.
-pub fn has_token(list: &HeaderValue, what: &str) -> bool {
-    let mut tokens = list.as_bytes().split(|byte| *byte == b',');
+pub fn has_token(list: &[u8], what: &str) -> bool {
+    let mut tokens = list.split(|byte| *byte == b',');
     tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(what.as_bytes()))
 }
 
 /// A number in digits; a sign is none.
-pub fn digits(value: &HeaderValue) -> Option<u64> {
-    let digits = value.to_str().ok()?;
+pub fn digits(value: &[u8]) -> Option<u64> {
+    let digits = str::from_utf8(value).ok()?;
     if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
 /// Another coding would be lost on the way, since the header belongs to the connection.
-pub fn is_chunked(fields: &HeaderMap) -> Result<bool, Malformed> {
-    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
+pub fn is_chunked(fields: &Fields) -> Result<bool, Malformed> {
+    let mut codings = fields.all(Name::TransferEncoding);
     match (codings.next(), codings.next()) {
         (None, _) => Ok(false),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(true),
         _ => Err(Malformed("its transfer coding")),
     }
 }

@@ -4,12 +4,14 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Response, StatusCode, Version};
+use http::{Method, StatusCode};
 use http_body::Body;
 
 use super::Outbound;
+use crate::gateway::fields::{Fields, Lines, Name};
 use crate::gateway::headers;
-use crate::gateway::http1::{self, Chunks, Framing, Head, Malformed, Reason, digits, write_field};
+use crate::gateway::http1::{self, Chunks, Framing, Malformed, digits, write_field};
+use crate::gateway::message::AnswerHead;
 
 /// Fields of one head.
 const FIELDS_MOST: usize = 100;
@@ -29,13 +31,13 @@ pub enum Sent {
 /// Writes the head of a request, and says how its body is to be sent. A length that the client declared is kept, since the body is held
 /// to it.
 pub fn write(request: &Outbound, into: &mut BytesMut) -> Sent {
-    let Outbound { method, path, authority, headers, stamp, body } = request;
+    let Outbound { method, path, authority, fields, stamp, body } = request;
     into.put_slice(method.as_str().as_bytes());
     into.put_u8(b' ');
     into.put_slice(path.as_str().as_bytes());
     into.put_slice(b" HTTP/1.1\r\n");
-    headers::write_upstream(headers, authority, stamp, into);
-    let declared = headers.get(CONTENT_LENGTH).and_then(digits);
+    headers::write_upstream(fields, authority.as_ref(), stamp, into);
+    let declared = fields.first(Name::ContentLength).and_then(digits);
     let known = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
     let sent = match (declared, known) {
         (Some(length), _) => Sent::Length(length),
@@ -55,7 +57,7 @@ pub fn write(request: &Outbound, into: &mut BytesMut) -> Sent {
 
 /// The head of an answer, taken off the front of a buffer.
 pub struct Answered {
-    pub head: Response<()>,
+    pub head: AnswerHead,
     pub framing: Framing,
     /// Whether the connection can be used again after the body.
     pub keeps: bool,
@@ -64,20 +66,21 @@ pub struct Answered {
 /// Reads the head of the answer to a request of this method, passing over interim ones, which are counted. `None`: more is needed.
 pub fn read(input: &mut BytesMut, method: &Method, interim: &mut u8) -> Result<Option<Answered>, Malformed> {
     loop {
-        let Some(head) = read_one(input)? else {
+        let Some((head, is_old)) = read_one(input)? else {
             return if input.len() > HEAD_MOST { Err(Malformed("its head is too large")) } else { Ok(None) };
         };
-        match head.status() {
+        match head.status {
             // Nobody asked for another protocol.
             StatusCode::SWITCHING_PROTOCOLS => return Err(Malformed("it switches protocols")),
             status if status.is_informational() && *interim < INTERIM_MOST => *interim += 1,
             status if status.is_informational() => return Err(Malformed("it never comes to an end")),
-            _ => return framed(head, method).map(Some),
+            _ => return framed(head, is_old, method).map(Some),
         }
     }
 }
 
-fn read_one(input: &mut BytesMut) -> Result<Option<Response<()>>, Malformed> {
+/// One head, and whether it is one of HTTP/1.0.
+fn read_one(input: &mut BytesMut) -> Result<Option<(AnswerHead, bool)>, Malformed> {
     let mut fields_read = [const { MaybeUninit::uninit() }; FIELDS_MOST];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
@@ -86,37 +89,33 @@ fn read_one(input: &mut BytesMut) -> Result<Option<Response<()>>, Malformed> {
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(_) => return Err(Malformed("its head")),
     };
-    let values = http1::fields(parsed.headers, &Head::new(input, length))?;
-    let mut head = Response::new(());
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed("its status"))?;
-    *head.status_mut() = status;
-    *head.version_mut() = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    if let Some(reason) = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason()) {
-        head.extensions_mut().insert(Reason(Bytes::copy_from_slice(reason.as_bytes())));
-    }
-    *head.headers_mut() = values;
+    let unusual = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason());
+    let reason = unusual.map(|reason| Bytes::copy_from_slice(reason.as_bytes()));
+    let is_old = parsed.version == Some(0);
+    let fields = Lines::read(parsed.headers, length).into();
     input.advance(length);
-    Ok(Some(head))
+    Ok(Some((AnswerHead { status, reason, fields }, is_old)))
 }
 
 /// RFC 9112, section 6.3, stricter: what can be read in two ways is malformed.
-fn framed(mut head: Response<()>, method: &Method) -> Result<Answered, Malformed> {
-    let (status, version) = (head.status(), head.version());
-    let fields = head.headers_mut();
-    let mut keeps = version == Version::HTTP_11 && !http1::connection_says(fields, "close");
+fn framed(mut head: AnswerHead, is_old: bool, method: &Method) -> Result<Answered, Malformed> {
+    let AnswerHead { status, fields, .. } = &mut head;
+    let mut keeps = !is_old && !http1::connection_says(fields, "close");
     let length = length(fields)?;
     let is_chunked = http1::is_chunked(fields)?;
-    if is_chunked && version == Version::HTTP_10 {
+    if is_chunked && is_old {
         return Err(Malformed("it is chunked over HTTP/1.0"));
     }
-    let has_none = *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let has_none = *method == Method::HEAD || matches!(*status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     // A body may follow all the same.
-    keeps &= status != StatusCode::NO_CONTENT || !is_chunked && length.unwrap_or(0) == 0;
+    keeps &= *status != StatusCode::NO_CONTENT || !is_chunked && length.unwrap_or(0) == 0;
     let framing = match length {
         _ if has_none => Framing::Length(0),
         _ if is_chunked => {
             // Who sends both may mean either.
-            keeps &= fields.remove(CONTENT_LENGTH).is_none();
+            keeps &= length.is_none();
+            fields.remove(Name::ContentLength);
             Framing::Chunked(Chunks::Size)
         }
         Some(length) => Framing::Length(length),
@@ -127,11 +126,11 @@ fn framed(mut head: Response<()>, method: &Method) -> Result<Answered, Malformed
 }
 
 /// Where a length is given more than once it has to be the same, and is made one.
-fn length(fields: &mut HeaderMap) -> Result<Option<u64>, Malformed> {
-    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+fn length(fields: &mut Fields) -> Result<Option<u64>, Malformed> {
+    let mut lengths = fields.all(Name::ContentLength);
     let Some(first) = lengths.next() else { return Ok(None) };
     let length = digits(first).ok_or(Malformed("its length"))?;
-    let (mut repeated, first) = (false, first.clone());
+    let mut repeated = false;
     for other in lengths {
         if digits(other) != Some(length) {
             return Err(Malformed("it has two lengths"));
@@ -139,16 +138,15 @@ fn length(fields: &mut HeaderMap) -> Result<Option<u64>, Malformed> {
         repeated = true;
     }
     if repeated {
-        fields.insert(CONTENT_LENGTH, first);
+        fields.keep_first(Name::ContentLength);
     }
     Ok(Some(length))
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -172,7 +170,7 @@ mod tests {
         let answered = read(&mut input, &Method::GET, &mut 0).unwrap().unwrap();
         assert_eq!((answered.framing, answered.keeps), (Framing::Length(3), true));
         assert_eq!(&input[..], b"abc");
-        let fields = answered.head.headers();
+        let fields = answered.head.fields.into_map();
         assert_eq!((&fields["x-empty"], fields.len()), (&HeaderValue::from_static(""), 4));
         assert_eq!(fields.get_all("x-two").iter().collect::<Vec<_>>(), ["1", "2"]);
     }
@@ -182,8 +180,8 @@ mod tests {
         let text =
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
         let answered = read_to(text, &Method::GET).unwrap().unwrap();
-        assert_eq!(answered.head.status(), StatusCode::NO_CONTENT);
-        assert!(answered.head.headers().is_empty());
+        assert_eq!(answered.head.status, StatusCode::NO_CONTENT);
+        assert_eq!(answered.head.fields.count(), 0);
         assert!(matches!(read_to("HTTP/1.1 101 X\r\n\r\n", &Method::GET), Err(Malformed(_))));
         assert!(read_to("HTTP/1.1 100 Continue\r\n\r\n", &Method::GET).unwrap().is_none());
         let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(usize::from(INTERIM_MOST) + 1);
@@ -220,7 +218,7 @@ mod tests {
         let with_length = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n";
         let answered = read_to(with_length, &Method::HEAD).unwrap().unwrap();
         assert_eq!((answered.framing, answered.keeps), (Framing::Length(0), true));
-        assert_eq!(answered.head.headers()[CONTENT_LENGTH], "7");
+        assert_eq!(answered.head.fields.first(Name::ContentLength), Some(&b"7"[..]));
         for status in ["204 No Content", "304 Not Modified"] {
             let answered = read_to(&format!("HTTP/1.1 {status}\r\n\r\n"), &Method::GET).unwrap().unwrap();
             assert_eq!((answered.framing, answered.keeps), (Framing::Length(0), true), "{status}");
@@ -242,7 +240,7 @@ mod tests {
     fn a_reason_of_its_own_is_kept() {
         let answered =
             read_to("HTTP/1.1 404 No Collection\r\ncontent-length: 0\r\n\r\n", &Method::GET).unwrap().unwrap();
-        assert_eq!(answered.head.extensions().get::<Reason>().unwrap().0, "No Collection");
+        assert_eq!(answered.head.reason.unwrap(), "No Collection");
     }
 
     #[test]

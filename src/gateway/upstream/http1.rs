@@ -4,7 +4,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncReadExt;
 use tokio::task::unconstrained;
@@ -14,6 +14,7 @@ use super::head::{self, Answered, Sent};
 use super::{Broke, Outbound, Wire};
 use crate::gateway::body::Uploading;
 use crate::gateway::http1::{self, Framing, Next, Outbox, READ};
+use crate::gateway::message::AnswerHead;
 
 pub struct Line {
     wire: Wire,
@@ -95,7 +96,7 @@ impl Line {
     }
 
     /// As [`super::Roundtrip::poll_head`].
-    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Broke>> {
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, Broke>> {
         let _ = self.poll_send(cx)?;
         loop {
             if !self.input.is_empty()

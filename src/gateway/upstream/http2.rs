@@ -11,14 +11,16 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Request, Response, Uri, Version, uri};
+use http::{HeaderMap, Request, Uri, Version, uri};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::{Broke, NoAnswer, Outbound, Wire};
 use crate::gateway::body::Uploading;
+use crate::gateway::fields::Name;
 use crate::gateway::headers;
 use crate::gateway::http2::{Receiving, Refused, poll_room};
+use crate::gateway::message::AnswerHead;
 
 /// Streams on one connection before another is opened.
 const STREAMS_MOST: usize = 100;
@@ -116,7 +118,7 @@ impl Drop for Counted {
 
 impl Roundtrip {
     /// As [`super::Roundtrip::poll_head`].
-    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, NoAnswer>> {
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, NoAnswer>> {
         if let State::Opening(opening) = &mut self.state {
             let ready = ready!(opening.sender.poll_ready(cx));
             let State::Opening(opening) = std::mem::replace(&mut self.state, State::Over) else {
@@ -137,27 +139,28 @@ impl Roundtrip {
         let answer = ready!(Pin::new(answer).poll(cx)).map_err(Broke::Http2)?;
         let (head, body) = answer.into_parts();
         self.state = State::Body(Receiving::new(body, &head.headers));
-        Poll::Ready(Ok(Response::from_parts(head, ())))
+        Poll::Ready(Ok(head.into()))
     }
 
     fn open(&mut self, opening: Opening) -> Result<(), Broke> {
         let Opening { mut sender, request, scheme } = opening;
-        let Outbound { method, path, authority, mut headers, stamp, body } = request;
+        let Outbound { method, path, authority, fields, stamp, body } = request;
         let ends = body.is_end_stream();
-        headers::to_upstream(&mut headers, &stamp);
-        // The target names it.
+        // The target names it. It was looked at before the key was, so it is one.
+        let host = fields.first(Name::Host).and_then(|host| Authority::try_from(host).ok());
+        let mut headers = fields.into_map();
         headers.remove(HOST);
+        headers::to_upstream(&mut headers, &stamp);
         if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
             headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
         }
         let mut target = uri::Parts::default();
         target.scheme = Some(scheme);
-        target.authority = Authority::try_from(authority.as_bytes()).ok();
+        target.authority = host.or(authority);
         target.path_and_query = Some(path);
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.version_mut() = Version::HTTP_2;
-        // The authority was looked at before the key was, so it is one.
         *request.uri_mut() = Uri::from_parts(target).map_err(|_| Broke::Upload)?;
         *request.headers_mut() = headers;
         let (answer, stream) = sender.send_request(request, ends)?;

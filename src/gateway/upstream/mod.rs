@@ -10,24 +10,26 @@ use std::io;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Response};
+use http::Method;
+use http::uri::{Authority, PathAndQuery};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 pub use self::wire::Wire;
 use crate::gateway::body::Uploading;
+use crate::gateway::fields::Fields;
 use crate::gateway::headers::Stamp;
 use crate::gateway::http1::Malformed;
+use crate::gateway::message::AnswerHead;
 
 /// A request as it is to go on.
 pub struct Outbound {
     pub method: Method,
     pub path: PathAndQuery,
-    /// As the client wrote it.
-    pub authority: HeaderValue,
+    /// As the client wrote it. `Host` comes first, and is the same host.
+    pub authority: Option<Authority>,
     /// Those of the client, without its key. What of them goes on is decided where they are written.
-    pub headers: HeaderMap,
+    pub fields: Fields,
     pub stamp: Stamp,
     pub body: Uploading,
 }
@@ -69,7 +71,7 @@ impl From<Broke> for NoAnswer {
 
 impl Roundtrip {
     /// Sends on and waits for the head of the answer. To be called until it is ready, and not after that.
-    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, NoAnswer>> {
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, NoAnswer>> {
         match self {
             Self::Http1(line) => line.poll_head(cx).map_err(NoAnswer::Broke),
             Self::Http2(roundtrip) => roundtrip.poll_head(cx),

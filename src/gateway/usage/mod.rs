@@ -4,9 +4,7 @@ pub mod block;
 pub mod grpc;
 pub mod json;
 
-use http::HeaderMap;
-use http::header::CONTENT_ENCODING;
-
+use crate::gateway::fields::{Fields, Name};
 use crate::meter::record::Units;
 use grpc::GrpcReader;
 use json::JsonReader;
@@ -53,9 +51,8 @@ pub enum UsageReader {
 
 impl UsageReader {
     /// The reader for an HTTP answer with these headers.
-    pub fn for_http(answer: &HeaderMap) -> Self {
-        let plain =
-            answer.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    pub fn for_http(answer: &Fields) -> Self {
+        let plain = answer.all(Name::ContentEncoding).all(|coding| coding.eq_ignore_ascii_case(b"identity"));
         if plain { Self::Json(JsonReader::new()) } else { Self::Opaque }
     }
 
@@ -86,15 +83,16 @@ impl UsageReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::fields::Lines;
 
     #[test]
     fn a_compressed_http_answer_is_named_as_such() {
-        let mut headers = HeaderMap::new();
-        assert!(matches!(UsageReader::for_http(&headers), UsageReader::Json(_)));
-        headers.insert(CONTENT_ENCODING, "Identity".parse().unwrap());
-        assert!(matches!(UsageReader::for_http(&headers), UsageReader::Json(_)));
-        headers.append(CONTENT_ENCODING, "gzip".parse().unwrap());
-        let mut reader = UsageReader::for_http(&headers);
+        let mut lines = Lines::default();
+        assert!(matches!(UsageReader::for_http(&lines.clone().into()), UsageReader::Json(_)));
+        lines.push(b"content-encoding", b"Identity");
+        assert!(matches!(UsageReader::for_http(&lines.clone().into()), UsageReader::Json(_)));
+        lines.push(b"Content-Encoding", b"gzip");
+        let mut reader = UsageReader::for_http(&lines.into());
         reader.feed(b"\x1f\x8b");
         assert_eq!(reader.finish(), Reading::nothing(Form::Compressed));
     }
