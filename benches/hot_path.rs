@@ -36,6 +36,7 @@ fn decision(criterion: &mut Criterion) {
         let taken = resident().saturating_sub(before);
         println!("{keys} keys: {} MiB resident, {} bytes a key", taken >> 20, taken / keys);
         criterion.bench_function(&format!("decision, {keys} keys"), |bench| bench.iter(|| decision.make()));
+        another_each_time(criterion, &decision, keys);
         criterion.bench_function(&format!("lookup, {keys} keys, random hits"), |bench| {
             let mut number = 0;
             bench.iter(|| {
@@ -52,6 +53,18 @@ fn decision(criterion: &mut Criterion) {
             });
         });
     }
+}
+
+/// The memory that a decision reads of its key is then seldom in the processor's caches. The number goes on from sample to sample, so that
+/// none finds what the one before it brought there.
+fn another_each_time(criterion: &mut Criterion, decision: &Decision, keys: u64) {
+    let mut number = 0;
+    criterion.bench_function(&format!("decision, {keys} keys, another key each time"), |bench| {
+        bench.iter(|| {
+            number = (number + 7_919_993) % (keys - 1);
+            decision.make_for(&spread(number + 1));
+        });
+    });
 }
 
 /// Bytes of this process that are in memory.

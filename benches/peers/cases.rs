@@ -1,5 +1,6 @@
 //! What is compared: loads, who carries them, and what the figures should be at most.
 
+use crate::flood::Flood;
 use crate::load::{Ask, Pace, Wire};
 use crate::proxies::Who;
 use crate::upstream::Size;
@@ -22,6 +23,8 @@ pub struct Contender {
     pub ask: Ask,
     /// Keys deleted per second meanwhile.
     pub deletes: u32,
+    /// What floods it meanwhile.
+    pub flood: Option<Flood>,
     /// What the gateway's figure, divided by this one's, should be at most.
     pub gate: Option<f64>,
 }
@@ -45,6 +48,8 @@ const FRESH: Wire = Wire::Http { connections: 32, fresh: true, tls: false };
 const FRESH_TLS: Wire = Wire::Http { connections: 32, fresh: true, tls: true };
 const FEW: Wire = Wire::Http { connections: 4, fresh: false, tls: false };
 const STEADY: Pace = Pace::PerSecond(5000);
+/// Few enough to be kept up with while a flood takes the rest of the machine.
+const BESIDE_A_FLOOD: Pace = Pace::PerSecond(2000);
 
 impl Case {
     pub fn figure(&self) -> Figure {
@@ -54,7 +59,7 @@ impl Case {
 
 impl Contender {
     fn new(who: Who, ask: Ask, gate: Option<f64>) -> Self {
-        Self { who, manner: "", ask, deletes: 0, gate }
+        Self { who, manner: "", ask, deletes: 0, flood: None, gate }
     }
 
     pub fn label(&self) -> String {
@@ -89,6 +94,10 @@ pub fn all() -> Vec<Case> {
         Case {
             pace: STEADY,
             ..case("revocation", "the same, while 100 keys per second are deleted", KEPT, steady(DELETES_PER_SECOND))
+        },
+        Case {
+            pace: BESIDE_A_FLOOD,
+            ..case("flood", "2 000 calls per second, each at its time, beside a flood", KEPT, flooded())
         },
     ]
 }
@@ -136,4 +145,17 @@ fn steady(deletes: u32) -> Vec<Contender> {
     }
     contenders.push(Contender::new(Who::Direct, SMALL, None));
     contenders
+}
+
+/// The gateway alone. Driver, service and gateway share the machine, so a flood of whatever calls slows others down: one of bad keys is to
+/// do so no more than one of good keys.
+fn flooded() -> Vec<Contender> {
+    let ours = |gate| Contender::new(Who::Ours, SMALL, gate);
+    let by = |flood: Flood, gate| Contender { manner: flood.name(), flood: Some(flood), ..ours(gate) };
+    vec![
+        by(Flood::BadKeys, None),
+        by(Flood::GoodKeys, Some(1.2)),
+        by(Flood::MalformedKeys, None),
+        Contender { manner: "no flood", ..ours(None) },
+    ]
 }

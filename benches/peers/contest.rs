@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::cases::{Case, Contender, SMALL};
 use crate::drive::{Driven, Load, Times};
+use crate::flood::{self, Flooded, Flooding};
 use crate::gateway::DATA_PLANE;
 use crate::keys::{KEYS, Keys};
 use crate::load::{Ask, Calls, Pace, Wire};
@@ -76,19 +77,29 @@ struct Entry<'a> {
     wire: Wire,
     pace: Pace,
     calls: Arc<Calls>,
+    flood: Option<Arc<Calls>>,
     site: &'a Site<'a>,
     runs: Vec<Run>,
 }
 
 impl<'a> Entry<'a> {
     fn new(case: &Case, site: &'a Site<'a>, contender: &'a Contender) -> Self {
-        let calls = calls(case.wire, site.keys, contender.ask);
-        Self { contender, wire: case.wire, pace: case.pace, calls: Arc::new(calls), site, runs: Vec::new() }
+        let calls = Arc::new(calls(case.wire, site.keys, contender.ask));
+        let flood = contender.flood.map(|flood| Arc::new(flood.calls(site.keys)));
+        Self { contender, wire: case.wire, pace: case.pace, calls, flood, site, runs: Vec::new() }
     }
 
     fn load(&self, standing: &Standing) -> Load {
         let (calls, tls) = (Arc::clone(&self.calls), Arc::clone(&self.site.certificate.client));
-        Load { at: standing.at(self.wire), wire: self.wire, pace: self.pace, calls, tls }
+        Load { at: standing.at(self.wire), wire: self.wire, pace: self.pace, calls, first: 0, tls }
+    }
+
+    /// Starts the flood, where there is one. Its calls go on where those of the round before ended, so that their keys are other ones.
+    fn start_flood(&self, standing: &Standing, times: Times) -> Option<Flooding> {
+        let calls = Arc::clone(self.flood.as_ref()?);
+        let first = self.runs.last().map_or(0, |run| run.flooded.next);
+        let load = Load { wire: flood::WIRE, pace: Pace::AtOnce, calls, first, ..self.load(standing) };
+        Some(Flooding::start(load, times))
     }
 
     /// First each key is used, as far as that does not take too long, and then there is a turn that does not count.
@@ -96,7 +107,7 @@ impl<'a> Entry<'a> {
         let itself = self.load(&standing[&self.contender.who]);
         let calls = Arc::new(calls(self.wire, self.site.keys, SMALL));
         let (wire, tls) = (self.wire.kept(), Arc::clone(&itself.tls));
-        let all_keys = Load { at: itself.at, wire, pace: Pace::AtOnce, calls, tls };
+        let all_keys = Load { at: itself.at, wire, pace: Pace::AtOnce, calls, first: 0, tls };
         let times = Times { lead_in: Duration::ZERO, ..times };
         let mut used = 0;
         for _ in 0..WARM_UPS {
@@ -118,9 +129,11 @@ impl<'a> Entry<'a> {
         };
         let (load, pid) = (self.load(standing), standing.pid());
         let read = || pid.map_or_else(Used::default, |pid| used(pid, DATA_PLANE));
+        let flooding = self.start_flood(standing, plan.times);
         let driven = load.drive(plan.times, read);
+        let flooded = flooding.map(Flooding::finish).transpose()?;
         let deleted = deleting.map(|deleting| deleting.finish()).transpose()?;
-        Ok(run_of(driven, pid, deleted.unwrap_or_default()))
+        Ok(run_of(driven, pid, deleted.unwrap_or_default(), flooded.unwrap_or_default()))
     }
 }
 
@@ -131,10 +144,11 @@ fn calls(wire: Wire, keys: &Keys, ask: Ask) -> Calls {
     }
 }
 
-fn run_of(driven: Driven<Used>, pid: Option<u32>, deleted: Deleted) -> Run {
-    let Driven { tally, before, after, took } = driven;
+fn run_of(driven: Driven<Used>, pid: Option<u32>, deleted: Deleted, flooded: Flooded) -> Run {
+    let Driven { tally, before, after, took, .. } = driven;
     let (cpu, named) = (after.cpu.saturating_sub(before.cpu), after.named.saturating_sub(before.named));
-    let calls = tally.good.max(1) as f64;
+    // The process's CPU cannot be told apart by call, so those of the flood count as well.
+    let calls = (tally.good as f64 + flooded.per_second * took.as_secs_f64()).max(1.0);
     Run {
         cpu_us: cpu.as_secs_f64() * 1e6 / calls,
         background: (1.0 - named.as_secs_f64() / cpu.as_secs_f64().max(f64::EPSILON)).max(0.0),
@@ -143,8 +157,9 @@ fn run_of(driven: Driven<Used>, pid: Option<u32>, deleted: Deleted) -> Run {
         p99_us: tally.latencies.quantile(0.99),
         memory: pid.map_or(0, resident),
         calls: tally.good,
-        failed: tally.failed,
-        first_failure: tally.first_failure,
+        failed: tally.failed + flooded.failed,
+        first_failure: tally.first_failure.or_else(|| flooded.first_failure.clone()),
         deleted,
+        flooded,
     }
 }

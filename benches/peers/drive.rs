@@ -23,6 +23,8 @@ pub struct Load {
     pub wire: Wire,
     pub pace: Pace,
     pub calls: Arc<Calls>,
+    /// The number of the first call.
+    pub first: usize,
     pub tls: Arc<ClientConfig>,
 }
 
@@ -51,6 +53,8 @@ pub struct Driven<R> {
     pub before: R,
     pub after: R,
     pub took: Duration,
+    /// The number after those of all its calls.
+    pub next: usize,
 }
 
 impl Load {
@@ -95,12 +99,13 @@ impl Load {
         }
         tally.failed += earlier.failed;
         tally.first_failure = earlier.first_failure.or(tally.first_failure);
-        Driven { tally, before, after, took }
+        Driven { tally, before, after, took, next: shared.next.get() }
     }
 
     fn client(&self, number: usize, of: usize, shared: &Rc<Shared>) -> Client {
         let pacer = Pacer::new(self.pace, number, of);
-        Client { calls: Arc::clone(&self.calls), pacer, next: number, step: of, shared: Rc::clone(shared) }
+        let (calls, shared) = (Arc::clone(&self.calls), Rc::clone(shared));
+        Client { calls, pacer, next: self.first + number, step: of, shared }
     }
 }
 
@@ -114,6 +119,8 @@ impl Tally {
 #[derive(Default)]
 struct Shared {
     ended: Cell<bool>,
+    /// The number after the highest that was given out.
+    next: Cell<usize>,
     tally: RefCell<Tally>,
 }
 
@@ -132,6 +139,7 @@ impl Client {
         let due = self.pacer.due().await;
         let number = self.next;
         self.next += self.step;
+        self.shared.next.set(self.shared.next.get().max(number + 1));
         (!self.shared.ended.get()).then_some((due, number))
     }
 

@@ -24,6 +24,12 @@ impl Keys {
         Self { good: many(KEYS), wrong: many(KEYS), spare: many(spare) }
     }
 
+    /// Keys that nobody knows either, none of them among those of a run.
+    pub fn unknown(count: usize) -> Vec<String> {
+        let mut generator = Generator(0xd1b5_4a32_d192_ed03);
+        (0..count).map(|_| generator.key()).collect()
+    }
+
     /// The account that other proxies know a key's caller by. Each key has its own, so that they keep as many counters as the gateway,
     /// which counts by key.
     pub fn account(number: usize) -> String {

@@ -20,6 +20,7 @@ mod client;
 mod contest;
 mod drive;
 mod files;
+mod flood;
 mod gateway;
 mod histogram;
 mod http1;

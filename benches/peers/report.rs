@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::cases::{Case, Contender, Figure};
 use crate::chart;
+use crate::flood::Flooded;
 use crate::load::Pace;
 use crate::ours::Deleted;
 use crate::proxies::Who;
@@ -18,7 +19,7 @@ const KEPT_UP: f64 = 0.98;
 /// One contender in one round.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
-    /// User and system time of the proxy's process per call, in microseconds.
+    /// User and system time of the proxy's process per call, in microseconds; the calls of a flood count as well.
     pub cpu_us: f64,
     /// The share of it that threads other than the gateway's data plane used.
     pub background: f64,
@@ -29,10 +30,13 @@ pub struct Run {
     pub memory: u64,
     /// Calls that were answered as they had to be.
     pub calls: u64,
+    /// Those of a flood too.
     pub failed: u64,
     pub first_failure: Option<String>,
     /// Keys deleted meanwhile.
     pub deleted: Deleted,
+    /// What flooded it meanwhile.
+    pub flooded: Flooded,
 }
 
 /// One contender of a case.
@@ -187,6 +191,10 @@ impl Row {
         if deleted > 0 {
             let rate = self.median(|run| run.deleted.per_second);
             let _ = writeln!(text, "{}: {deleted} keys deleted, {rate:.0} per second, each confirmed.", self.who);
+        }
+        if self.runs.iter().any(|run| run.flooded.calls > 0) {
+            let rate = self.median(|run| run.flooded.per_second);
+            let _ = writeln!(text, "{}: {rate:.0} calls of the flood per second, CPU per call with them.", self.who);
         }
         if let Some(failure) = self.runs.iter().find_map(|run| run.first_failure.as_ref()) {
             let _ = writeln!(text, "\n{}: {} calls failed, the first: {failure}", self.who, self.failed());

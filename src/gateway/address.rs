@@ -19,9 +19,9 @@ pub fn client_address(peer: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAdd
         return address;
     }
     let values = fields.all(Name::ForwardedFor).rev();
-    let mut hops = values.flat_map(|value| str::from_utf8(value).unwrap_or_default().rsplit(','));
+    let mut hops = values.flat_map(|value| value.rsplit(|byte| *byte == b','));
     while contains(trusted, address) {
-        match hops.next().and_then(|hop| parse(hop.trim())) {
+        match hops.next().and_then(|hop| parse(str::from_utf8(hop).ok()?.trim())) {
             Some(hop) => address = hop,
             None => break,
         }

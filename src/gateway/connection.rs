@@ -192,9 +192,8 @@ where
         }
         Protocol::Http2 => {
             let mut serving = Box::pin(http2::Serving::new(guard, calls, &protocols.http2));
-            until_stopped(serving.as_mut(), &activity, stop, Duration::ZERO, http2::Serving::close)
-                .await
-                .map_err(Into::into)
+            let ended = until_stopped(serving.as_mut(), &activity, stop, Duration::ZERO, http2::Serving::close).await;
+            ended.map_err(|error| if error.is_flood() { Cut(ConnectionEnd::Flood).into() } else { error.into() })
         }
     };
     match activity.cut() {
@@ -258,7 +257,7 @@ async fn choose<S: AsyncRead + Unpin>(
         let compared = early.len().min(PREFACE.len());
         let is_preface = early.get(..compared) == PREFACE.get(..compared);
         match agreed {
-            // Over TLS the protocol was agreed; the preface is checked by h2 itself.
+            // Over TLS the protocol was agreed; the preface is checked where frames are read.
             Some(protocol) => return Ok(Some((protocol, early))),
             None if !is_preface => return Ok(Some((Protocol::Http1, early))),
             None if compared == PREFACE.len() => return Ok(Some((Protocol::Http2, early))),

@@ -178,6 +178,11 @@ impl Lines {
         read
     }
 
+    /// With room for so much.
+    pub fn with_room(bytes: usize, lines: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), lines: Vec::with_capacity(lines), held: 0 }
+    }
+
     /// Adds a field, whose name may be in any case.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
         let start = self.bytes.len();
@@ -185,6 +190,17 @@ impl Lines {
         let lower = self.bytes.get_mut(start..).unwrap_or_default();
         lower.make_ascii_lowercase();
         let name = Name::of(lower);
+        self.end_line(start, name, value);
+    }
+
+    /// Adds a field whose name is in lower case, and what that means.
+    pub fn push_known(&mut self, known: Name, name: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        self.end_line(start, known, value);
+    }
+
+    fn end_line(&mut self, start: usize, name: Name, value: &[u8]) {
         self.bytes.extend_from_slice(COLON);
         let from = self.bytes.len();
         self.bytes.extend_from_slice(value);
@@ -334,18 +350,16 @@ impl Fields {
         }
     }
 
-    /// As HTTP/2 has them.
+    /// As a map.
     pub fn into_map(self) -> HeaderMap {
         let lines = match self {
             Self::Map(map) => return map,
             Self::Lines(lines) => lines,
         };
         let mut map = HeaderMap::with_capacity(lines.lines.len() + 1);
-        for Field { name, text, value } in lines.fields() {
+        for Field { text, value, .. } in lines.fields() {
             // What was read as a field is one.
-            if let (Ok(text), Ok(mut value)) = (HeaderName::from_bytes(text), HeaderValue::from_bytes(value)) {
-                // What changes from call to call would push everything else out of the tables of HTTP/2 (RFC 7541, section 7.1.3).
-                value.set_sensitive(name == Name::Ours);
+            if let (Ok(text), Ok(value)) = (HeaderName::from_bytes(text), HeaderValue::from_bytes(value)) {
                 map.append(text, value);
             }
         }

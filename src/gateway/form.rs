@@ -2,15 +2,19 @@
 //!
 //! What is refused before, so that it is not looked for here. HTTP/1, by httparse: a bare CR, a line folded onto the next,
 //! white space before a colon or in a name, control characters; by [`super::downstream`]: whatever leaves the end of the
-//! body in doubt. HTTP/2, by h2: connection headers, `te` other than `trailers`, `transfer-encoding`, upper-case names,
-//! missing or repeated pseudo-headers, a length that is malformed, differs from another one or from the data.
+//! body in doubt. HTTP/2, by [`super::http2`]: connection headers, `te` other than `trailers`, `transfer-encoding`, upper-case names,
+//! missing or repeated pseudo-headers, a length that is malformed, said twice, or differs from the data.
 
 use http::{Method, Version};
 
 use crate::config::LimitsConfig;
 use crate::gateway::fields::{Fields, Name};
+use crate::gateway::http1::digits;
 use crate::gateway::message::RequestHead;
 use crate::verdict::Denial;
+
+/// Tokens of `Connection`; clients send one or two.
+const NOMINATED_MOST: usize = 32;
 
 /// How large the head of a request may be.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +38,11 @@ impl From<&LimitsConfig> for HeadLimits {
 pub fn check_form(head: &RequestHead, limits: HeadLimits) -> Result<(), Denial> {
     check_size(head, limits)?;
     let fields = &head.fields;
-    let clear =
-        has_clear_target(head) && has_clear_length(fields) && has_clear_coding(fields) && has_no_upgrade(fields);
+    let clear = has_clear_target(head)
+        && has_clear_length(fields)
+        && has_clear_coding(fields)
+        && has_no_upgrade(fields)
+        && names_few(fields);
     if clear { Ok(()) } else { Err(Denial::Malformed) }
 }
 
@@ -72,11 +79,17 @@ fn has_clear_target(head: &RequestHead) -> bool {
     !tunnel && head.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('/'))
 }
 
-/// At most one length, in digits. h2 takes an empty one for 0.
+/// At most one length, in digits, and one that we can count to.
 fn has_clear_length(fields: &Fields) -> bool {
     let mut lengths = fields.all(Name::ContentLength);
-    let is_number = |length: &[u8]| !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+    let is_number = |length: &[u8]| !length.is_empty() && digits(length).is_some();
     lengths.next().is_none_or(is_number) && lengths.next().is_none()
+}
+
+/// Whoever names many fields as those of the connection has each compared with all of them.
+fn names_few(fields: &Fields) -> bool {
+    let commas = |value: &[u8]| value.iter().filter(|byte| **byte == b',').count();
+    fields.all(Name::Connection).map(commas).sum::<usize>() < NOMINATED_MOST
 }
 
 /// `chunked` once and nothing else: another coding would be lost when the body is sent on, and a list can be read in
@@ -113,7 +126,10 @@ mod tests {
 
     #[test]
     fn what_can_be_read_in_two_ways_is_malformed() {
-        let cases: [(&str, &str, &[(&str, &str)]); 10] = [
+        let many = "a,".repeat(40);
+        let cases: [(&str, &str, &[(&str, &str)]); 12] = [
+            ("POST", "/", &[("content-length", "18446744073709551637")]),
+            ("GET", "/", &[("connection", &many)]),
             ("OPTIONS", "*", &[]),
             ("CONNECT", "a.test:443", &[]),
             ("GET", "a.test:443", &[]),

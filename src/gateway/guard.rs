@@ -1,6 +1,6 @@
 //! Deadlines below the protocols: the whole header, idleness, and a client that does not read (design, section 7).
 //!
-//! h2 has none, and what is read and written is the same for both protocols; so the stream itself keeps them.
+//! What is read and written is the same for both protocols; so the stream itself keeps them.
 //! A timer is armed once and looked at again when it fires: a call on a living connection touches no timer.
 
 use std::io;
@@ -14,7 +14,6 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::gateway::frames::Frames;
 use crate::gateway::leaving::Left;
 use crate::telemetry::metrics::ConnectionEnd;
 
@@ -29,7 +28,7 @@ pub struct Activity {
     blocked: AtomicBool,
     /// The next answer is to be the last.
     closing: AtomicBool,
-    /// Why the guard ended the connection: h2 keeps the text of an error only.
+    /// Why the guard ended the connection: HTTP/2 keeps the kind of an error only.
     cut: OnceLock<Cut>,
 }
 
@@ -115,8 +114,8 @@ pub struct Guard<S> {
     early: Bytes,
     activity: Arc<Activity>,
     deadlines: Deadlines,
-    /// Present over HTTP/2, whose frames are not heads: between them the connection is idle.
-    frames: Option<Frames>,
+    /// Over HTTP/2 what comes are frames and not heads: between them the connection is idle.
+    multiplexed: bool,
     /// The number of calls begun when the unparsed bytes came.
     unparsed_at: Option<u32>,
     phase: Phase,
@@ -143,14 +142,13 @@ impl<S> Guard<S> {
         let unparsed_at = (!early.is_empty() && !multiplexed).then_some(0);
         let (phase, since) = (Phase::Serving, Instant::now());
         let (read_timer, slow_write) = (None, None);
-        let frames = multiplexed.then(Frames::new);
         let (left, waits_to_leave) = (None, false);
         Self {
             stream,
             early,
             activity,
             deadlines,
-            frames,
+            multiplexed,
             unparsed_at,
             phase,
             since,
@@ -167,20 +165,19 @@ impl<S> Guard<S> {
         self
     }
 
-    /// Takes note of what was read; an error says that it is too much of what is no call.
-    fn took(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Takes note of what was read.
+    fn took(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
-            return Ok(());
+            return;
         }
-        if let Some(frames) = &mut self.frames {
+        if self.multiplexed {
             // Any frame, a PING too, shows that an HTTP/2 client is there.
             self.phase = Phase::Serving;
-            return frames.feed(bytes, Instant::now).map_err(|_| self.cut_for(ConnectionEnd::Flood));
+            return;
         }
         if self.unparsed_at.is_none() && self.activity.live.load(Ordering::Relaxed) == 0 {
             self.unparsed_at = Some(self.activity.begun.load(Ordering::Relaxed));
         }
-        Ok(())
     }
 
     fn phase_now(&mut self) -> Phase {
@@ -228,7 +225,7 @@ impl<S> Guard<S> {
         Poll::Pending
     }
 
-    /// h2 does not read anew when a call ends, so that nobody would notice how long the connection is idle then: the
+    /// HTTP/2 does not read anew when a call ends, so that nobody would notice how long the connection is idle then: the
     /// timer goes on meanwhile, and finds it out.
     fn look_again(&mut self, cx: &mut Context<'_>) {
         let pace = self.pace();
@@ -308,11 +305,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
         if !this.early.is_empty() {
             let early = this.early.split_to(this.early.len().min(into.remaining()));
             into.put_slice(&early);
-            return Poll::Ready(this.took(&early));
+            this.took(&early);
+            return Poll::Ready(Ok(()));
         }
         let before = into.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, into) {
-            Poll::Ready(Ok(())) => Poll::Ready(this.took(into.filled().get(before..).unwrap_or_default())),
+            Poll::Ready(Ok(())) => {
+                this.took(into.filled().get(before..).unwrap_or_default());
+                Poll::Ready(Ok(()))
+            }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => this.poll_deadline(cx).map(Err),
         }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
 use http::uri::Authority;
 
-use crate::gateway::fields::{Fields, Name, remove_where};
+use crate::gateway::fields::{Field, Fields, Name, remove_where};
 use crate::gateway::http1::{has_token, write_field};
 use crate::principal::{AccountId, Incarnation, KeyId};
 use crate::time::Hour;
@@ -23,10 +23,6 @@ static ACCOUNT: HeaderName = HeaderName::from_static("x-tollgate-account");
 static KEY_ID: HeaderName = HeaderName::from_static("x-tollgate-key-id");
 static USAGE: HeaderName = HeaderName::from_static("x-tollgate-usage");
 static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
-static TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-/// So many fields are set on a call that goes on.
-const SAID_ANEW: usize = 7;
 
 /// Headers of one connection (RFC 9110, section 7.6.1), in both directions. `Trailer` passes; `TE` is said anew.
 fn is_hop_by_hop(name: Name) -> bool {
@@ -96,26 +92,14 @@ impl Stamp {
         ]
     }
 
-    fn insert_into(&self, headers: &mut HeaderMap) {
-        for (name, range) in self.fields() {
-            if let Ok(mut value) = HeaderValue::from_maybe_shared(self.text.slice(range))
-                && !value.is_empty()
-            {
-                // What changes from call to call would push everything else out of the tables of HTTP/2 (RFC 7541, section 7.1.3).
-                value.set_sensitive(true);
-                headers.insert(name, value);
-            }
-        }
-        headers.insert(&REQUEST_ID, self.request_id.clone());
-    }
-
-    fn write(&self, into: &mut BytesMut) {
+    /// Hands over names and values. Without a count nothing is said of one.
+    fn each(&self, mut put: impl FnMut(&HeaderName, &[u8])) {
         for (name, range) in self.fields() {
             if let Some(value) = self.text.get(range).filter(|value| !value.is_empty()) {
-                write_field(name, value, into);
+                put(name, value);
             }
         }
-        write_field(&REQUEST_ID, self.request_id.as_bytes(), into);
+        put(&REQUEST_ID, self.request_id.as_bytes());
     }
 }
 
@@ -139,51 +123,63 @@ impl CountedText {
     }
 }
 
-/// Makes the headers of a request those of the call upstream, for HTTP/2. `Host` stays as the client sent it.
+/// Writes the fields of a request as they go to the service, as HTTP/1.1 has them, and as `Host` the one that is among them, or else this
+/// authority.
 ///
-/// The key must have been taken out before ([`super::extract::take_out`]), and whatever is read from the client's
-/// headers has to be read before too.
-pub fn to_upstream(headers: &mut HeaderMap, stamp: &Stamp) {
-    let takes_trailers = headers.get_all(TE).iter().any(|value| has_token(value.as_bytes(), "trailers"));
-    for name in nominated(headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes)) {
-        headers.remove(name);
-    }
-    remove_where(headers, |name, _| !goes_on(name));
-    // One that is too small is made anew, and everything put into it again.
-    headers.reserve(SAID_ANEW);
-    if takes_trailers {
-        headers.insert(TE, TRAILERS.clone());
-    }
-    // Without these the service may choose a coding by itself.
-    headers.insert(ACCEPT_ENCODING, IDENTITY.clone());
-    if headers.contains_key(&GRPC_ACCEPT_ENCODING) {
-        headers.insert(&GRPC_ACCEPT_ENCODING, IDENTITY.clone());
-    }
-    stamp.insert_into(headers);
-}
-
-/// Writes for HTTP/1.1 what [`to_upstream`] makes of these fields, and as `Host` the one that is among them, or else this authority.
+/// The key must have been taken out before ([`super::extract::take_out`]).
 pub fn write_upstream(fields: &Fields, authority: Option<&Authority>, stamp: &Stamp, into: &mut BytesMut) {
-    let nominated = nominated(fields.all(Name::Connection));
     if let Some(host) = fields.first(Name::Host).or(authority.map(|authority| authority.as_str().as_bytes())) {
         write_field(&HOST, host, into);
     }
-    let (mut takes_trailers, mut has_grpc_codings) = (false, false);
-    fields.write_where(into, |field| {
-        takes_trailers |= field.name == Name::Te && has_token(field.value, "trailers");
-        let is_said_anew = matches!(field.name, Name::Host | Name::AcceptEncoding | Name::GrpcAcceptEncoding);
-        let goes_on = goes_on(field.name) && !is_one_of(&nominated, field.text);
-        has_grpc_codings |= goes_on && field.name == Name::GrpcAcceptEncoding;
-        goes_on && !is_said_anew
+    let mut passing = Passing::of(fields);
+    fields.write_where(into, |field| passing.passes(field));
+    passing.each_anew(|name, value| write_field(name, value, into));
+    stamp.each(|name, value| write_field(name, value, into));
+}
+
+/// Hands the same fields over by name and value, but for `Host`, which HTTP/2 says before them.
+pub fn pass_upstream(fields: &Fields, stamp: &Stamp, mut put: impl FnMut(&[u8], &[u8])) {
+    let mut passing = Passing::of(fields);
+    fields.for_each(|field| {
+        if passing.passes(field) {
+            put(field.text, field.value);
+        }
     });
-    if takes_trailers {
-        write_field(&TE, TRAILERS.as_bytes(), into);
+    passing.each_anew(|name, value| put(name.as_str().as_bytes(), value));
+    stamp.each(|name, value| put(name.as_str().as_bytes(), value));
+}
+
+/// What of a request goes on as it is, and what is said anew after that.
+struct Passing {
+    nominated: Vec<HeaderName>,
+    takes_trailers: bool,
+    has_grpc_codings: bool,
+}
+
+impl Passing {
+    fn of(fields: &Fields) -> Self {
+        let nominated = nominated(fields.all(Name::Connection));
+        Self { nominated, takes_trailers: false, has_grpc_codings: false }
     }
-    write_field(&ACCEPT_ENCODING, IDENTITY.as_bytes(), into);
-    if has_grpc_codings {
-        write_field(&GRPC_ACCEPT_ENCODING, IDENTITY.as_bytes(), into);
+
+    /// To be asked for each field.
+    fn passes(&mut self, field: Field<'_>) -> bool {
+        self.takes_trailers |= field.name == Name::Te && has_token(field.value, "trailers");
+        let goes_on = goes_on(field.name) && !is_one_of(&self.nominated, field.text);
+        self.has_grpc_codings |= goes_on && field.name == Name::GrpcAcceptEncoding;
+        goes_on && !matches!(field.name, Name::Host | Name::AcceptEncoding | Name::GrpcAcceptEncoding)
     }
-    stamp.write(into);
+
+    /// Without codings that we can read, the service may choose one by itself.
+    fn each_anew(&self, mut put: impl FnMut(&HeaderName, &[u8])) {
+        if self.takes_trailers {
+            put(&TE, b"trailers");
+        }
+        put(&ACCEPT_ENCODING, b"identity");
+        if self.has_grpc_codings {
+            put(&GRPC_ACCEPT_ENCODING, b"identity");
+        }
+    }
 }
 
 /// Whether a field of a request is passed on to the service.
@@ -275,14 +271,26 @@ mod tests {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
+    fn passed(fields: &Fields, stamp: &Stamp) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        pass_upstream(fields, stamp, |name, value| {
+            headers.append(HeaderName::from_bytes(name).unwrap(), HeaderValue::from_bytes(value).unwrap());
+        });
+        headers
+    }
+
     fn upstream(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         // All ways that there are say the same.
         let authority = Authority::from_static("a.test");
         let [lines, map] = Fields::both(fields).map(|fields| {
             let mut written = BytesMut::new();
             write_upstream(&fields, Some(&authority), &stamp(), &mut written);
-            let mut headers = fields.into_map();
-            to_upstream(&mut headers, &stamp());
+            // The host is said elsewhere.
+            let mut headers = passed(&fields, &stamp());
+            assert!(!headers.contains_key(HOST));
+            if let Some(host) = fields.first(Name::Host) {
+                headers.insert(HOST, HeaderValue::from_bytes(host).unwrap());
+            }
             let mut expected = headers.clone();
             expected.entry(HOST).or_insert(HeaderValue::from_static("a.test"));
             assert_eq!(read(&written), expected);
@@ -331,9 +339,9 @@ mod tests {
 
     #[test]
     fn a_call_that_nobody_counts_goes_on_without_a_place_where_it_is_counted() {
-        let mut headers = map(&[("x-tollgate-usage", "forged")]);
+        let fields = Fields::from(map(&[("x-tollgate-usage", "forged")]));
         let uncounted = Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), None, &OUR_ID);
-        to_upstream(&mut headers, &uncounted);
+        let headers = passed(&fields, &uncounted);
         assert_eq!(headers["x-tollgate-account"], AccountId([1; ID_BYTES]).to_string());
         assert!(!headers.contains_key("x-tollgate-usage"), "{headers:?}");
     }

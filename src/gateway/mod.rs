@@ -11,7 +11,6 @@ pub mod extract;
 pub mod fields;
 pub mod form;
 mod forward;
-mod frames;
 pub mod guard;
 pub mod headers;
 mod http1;

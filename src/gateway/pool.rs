@@ -105,8 +105,6 @@ pub enum ConnectError {
     Io { target: String, source: io::Error },
     #[error("{target}: TLS: {source}")]
     Tls { target: String, source: io::Error },
-    #[error("{target}: {source}")]
-    Handshake { target: String, source: h2::Error },
     #[error("{target} does not speak HTTP/2, which gRPC needs")]
     NotHttp2 { target: String },
 }
@@ -117,7 +115,6 @@ impl ConnectError {
             Self::NoPeer | Self::Io { .. } => UpstreamFailure::Connect,
             Self::Slow { .. } => UpstreamFailure::ConnectTimeout,
             Self::Tls { .. } | Self::NotHttp2 { .. } => UpstreamFailure::Tls,
-            Self::Handshake { .. } => UpstreamFailure::Malformed,
         }
     }
 }
@@ -204,10 +201,10 @@ impl Connector {
         stream.set_nodelay(true).map_err(failed)?;
         let Some(server_name) = &target.tls else {
             let wire = Wire::Clear(stream);
-            return match wanted {
-                Wanted::Any => Ok(http1_over(wire)),
-                Wanted::Http2 => http2_over(wire, target).await,
-            };
+            return Ok(match wanted {
+                Wanted::Any => http1_over(wire),
+                Wanted::Http2 => http2_over(wire),
+            });
         };
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         let failed = |source| ConnectError::Tls { target: target.to_string(), source };
@@ -215,7 +212,7 @@ impl Connector {
         let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let wire = Wire::Tls(Box::new(stream));
         match wanted {
-            _ if speaks_http2 => http2_over(wire, target).await,
+            _ if speaks_http2 => Ok(http2_over(wire)),
             Wanted::Any => Ok(http1_over(wire)),
             Wanted::Http2 => Err(ConnectError::NotHttp2 { target: target.to_string() }),
         }
@@ -226,9 +223,8 @@ fn http1_over(wire: Wire) -> Line {
     Line::Http1(Box::new(http1::Line::new(wire)))
 }
 
-async fn http2_over(wire: Wire, target: &Target) -> Result<Line, ConnectError> {
-    let failed = |source| ConnectError::Handshake { target: target.to_string(), source };
-    http2::Line::open(wire).await.map(Line::Http2).map_err(failed)
+fn http2_over(wire: Wire) -> Line {
+    Line::Http2(http2::Line::open(wire))
 }
 
 impl Peers {

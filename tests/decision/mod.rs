@@ -6,6 +6,8 @@
     reason = "part of tests and benchmarks, each of which uses some of it"
 )]
 
+use std::convert::identity;
+use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,10 +82,26 @@ impl Decision {
     /// # Panics
     /// The call is not admitted.
     pub fn make(&self) {
+        self.decide(identity);
+    }
+
+    /// The same, but what is looked up is this digest in place of that of the key which the call presents. To be one of [`spread`]; all of
+    /// these share a usage line, beside that of [`Decision::make`].
+    ///
+    /// # Panics
+    /// The call is not admitted.
+    pub fn make_for(&self, digest: &Digest) {
+        self.decide(|presented| {
+            let _ = black_box(presented);
+            *digest
+        });
+    }
+
+    fn decide(&self, to_look_up: impl FnOnce(Digest) -> Digest) {
         let Self { keyring, lease, digester, limits, meter, head, bounds, .. } = self;
         form::check_form(head, *bounds).unwrap();
         let authority = route::authority(head).unwrap();
-        let digest = digester.digest(extract::presented(head).unwrap());
+        let digest = to_look_up(digester.digest(extract::presented(head).unwrap()));
         let seen = glance(keyring, lease, &digest, clock::boot, |keyring| keyring.cluster_of(authority.host()));
         let now = clock::boot();
         let wall = clock::wall_at(now);

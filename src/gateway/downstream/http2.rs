@@ -1,14 +1,11 @@
-//! One connection of a client over HTTP/2 (RFC 9113). h2 does the work; each stream runs in a task of its own.
+//! One connection of a client over HTTP/2 (RFC 9113); each stream runs in a task of its own.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::server::{Connection, Handshake, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{Method, StatusCode};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
@@ -16,42 +13,35 @@ use tokio::time::Sleep;
 use super::{ClientBody, Service, date};
 use crate::config::LimitsConfig;
 use crate::gateway::body::{BodyError, Outgoing};
-use crate::gateway::http2::{Receiving, Refused, poll_room};
+use crate::gateway::http2::{
+    self, Begun, Driver, Error, Held, Reason, Receiving, Refused, Shared, Side, Whole, put_answer,
+};
 use crate::gateway::message::Answer;
 
-/// Bytes of answers that wait in one connection for the client to take them.
-const SEND_BUFFER: usize = 400 * 1024;
-
 pub struct Serving<S, V> {
-    state: State<S>,
+    driver: Driver<S>,
     service: V,
     patience: Duration,
-    is_closing: bool,
-}
-
-enum State<S> {
-    Greeting(Box<Handshake<S, Bytes>>),
-    Open(Box<Connection<S, Bytes>>),
 }
 
 /// What connections may do; made once.
-#[derive(Clone)]
+#[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    builder: h2::server::Builder,
+    http2: http2::Bounds,
     /// How long a client may grant no window to an answer. Nobody asks for a body that it does not take, so nothing else ends it.
     patience: Duration,
 }
 
 impl Bounds {
     pub fn new(limits: &LimitsConfig) -> Self {
-        let mut builder = h2::server::Builder::new();
-        builder
-            .initial_window_size(limits.h2_stream_window)
-            .initial_connection_window_size(limits.h2_connection_window)
-            .max_concurrent_streams(limits.h2_streams)
-            .max_header_list_size(u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX))
-            .max_send_buffer_size(SEND_BUFFER);
-        Self { builder, patience: limits.total.saturating_add(limits.slow_body_after) }
+        let http2 = http2::Bounds {
+            stream_window: limits.h2_stream_window,
+            connection_window: limits.h2_connection_window,
+            streams: limits.h2_streams,
+            // Twice our own limit, so that a head a little above it still gets our answer as a request.
+            head_bytes: u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX),
+        };
+        Self { http2, patience: limits.total.saturating_add(limits.slow_body_after) }
     }
 }
 
@@ -62,27 +52,13 @@ where
     V::Call: Send + 'static,
 {
     pub fn new(stream: S, service: V, bounds: &Bounds) -> Self {
-        let state = State::Greeting(Box::new(bounds.builder.handshake(stream)));
-        Self { state, service, patience: bounds.patience, is_closing: false }
+        let driver = Driver::new(stream, Shared::new(Side::Server, bounds.http2));
+        Self { driver, service, patience: bounds.patience }
     }
 
     /// Takes no more streams, and says so; those that are open go on.
-    pub fn close(mut self: Pin<&mut Self>) {
-        self.is_closing = true;
-        if let State::Open(connection) = &mut self.state {
-            connection.graceful_shutdown();
-        }
-    }
-
-    fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-        let (head, stream) = request.into_parts();
-        let body = match stream.is_end_stream() {
-            true => ClientBody::Whole(Bytes::new()),
-            false => ClientBody::Stream(Box::new(Receiving::new(stream, &head.headers))),
-        };
-        let is_head = head.method == Method::HEAD;
-        let (call, patience) = (self.service.call(head.into(), body), self.patience);
-        tokio::spawn(Answering { call, respond, patience, is_head, unsent: None, sending: None });
+    pub fn close(self: Pin<&mut Self>) {
+        self.driver.shared().lock().part();
     }
 }
 
@@ -92,43 +68,52 @@ where
     V: Service + Unpin,
     V::Call: Send + 'static,
 {
-    type Output = Result<(), h2::Error>;
+    type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            match &mut self.state {
-                State::Greeting(handshake) => {
-                    let mut connection = ready!(Pin::new(handshake).poll(cx))?;
-                    if self.is_closing {
-                        connection.graceful_shutdown();
-                    }
-                    self.state = State::Open(Box::new(connection));
-                }
-                State::Open(connection) => match ready!(connection.poll_accept(cx)).transpose()? {
-                    Some((request, respond)) => self.begin(request, respond),
-                    None => return Poll::Ready(Ok(())),
-                },
-            }
-        }
+        let Self { driver, service, patience } = &mut *self;
+        driver.poll(cx, |shared, begun| begin(service, *patience, shared, begun))
     }
+}
+
+/// Has a request answered in a task of its own.
+fn begin<V: Service>(service: &V, patience: Duration, shared: &Shared, begun: Begun)
+where
+    V::Call: Send + 'static,
+{
+    let Begun { stream, head } = begun;
+    let stream = Held::new(shared, stream, false);
+    let body = match stream.whole() {
+        Whole::Broken => return,
+        Whole::All(content) => ClientBody::Whole(content),
+        Whole::ToCome => ClientBody::Stream(Box::new(Receiving(stream.reader()))),
+    };
+    let mut answering = Answering { stream, call: None, unsent: None, sending: None, patience, is_head: false };
+    match head {
+        Ok(head) => {
+            answering.is_head = head.method == Method::HEAD;
+            answering.call = Some(service.call(head, body));
+        }
+        Err(denial) => _ = answering.begin(service.refuse(denial)),
+    }
+    tokio::spawn(answering);
 }
 
 /// One stream: its call, then its answer on the way back.
 struct Answering<C> {
-    call: C,
-    respond: SendResponse<Bytes>,
+    stream: Held,
+    call: Option<C>,
+    /// An answer to HEAD, whose content is not sent.
+    unsent: Option<Answer>,
+    sending: Option<Sending>,
     patience: Duration,
     is_head: bool,
-    /// An answer to HEAD, whose content is not sent.
-    unsent: Option<(Response<()>, Outgoing)>,
-    sending: Option<Sending>,
 }
 
 struct Sending {
     body: Outgoing,
-    stream: SendStream<Bytes>,
-    /// What there is no window for yet, and whether it is the last.
-    piece: Option<(Bytes, bool)>,
+    /// The last of it was handed on.
+    is_last: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -136,9 +121,7 @@ struct Sending {
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     #[error(transparent)]
-    Http2(#[from] h2::Error),
-    #[error("the client reset it: {0}")]
-    Reset(Reason),
+    Http2(#[from] Error),
     #[error("the client does not take the answer")]
     NotTaken,
     #[error("the answer broke off: {0}")]
@@ -150,16 +133,10 @@ impl<C: Future<Output = Answer> + Unpin> Future for Answering<C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let ended = ready!(this.poll_stream(cx));
-        if let Err(error) = ended {
+        if let Err(error) = ready!(this.poll_stream(cx)) {
             tracing::debug!(%error, "a stream ended early");
-            match (&mut this.sending, error) {
-                (Some(sending), Ended::NotTaken | Ended::Answer(_)) => {
-                    sending.stream.send_reset(Reason::INTERNAL_ERROR)
-                }
-                (None, _) => this.respond.send_reset(Reason::INTERNAL_ERROR),
-                (Some(_), _) => {}
-            }
+            // Nothing happens where the client has ended it.
+            this.stream.reset(Reason::INTERNAL_ERROR);
         }
         Poll::Ready(())
     }
@@ -167,83 +144,80 @@ impl<C: Future<Output = Answer> + Unpin> Future for Answering<C> {
 
 impl<C: Future<Output = Answer> + Unpin> Answering<C> {
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        loop {
-            if let Some(sending) = &mut self.sending {
-                return sending.poll(cx, self.patience);
-            }
-            if let Some((_, body)) = &mut self.unsent {
-                // To its end, since that is when a call has its outcome.
-                while ready!(Pin::new(&mut *body).poll_frame(cx)).transpose()?.is_some() {}
-                if let Some((head, _)) = self.unsent.take() {
-                    self.respond.send_response(head, true)?;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            let Poll::Ready(answer) = Pin::new(&mut self.call).poll(cx) else {
-                let reason = ready!(self.respond.poll_reset(cx))?;
-                return Poll::Ready(Err(Ended::Reset(reason)));
+        if let Some(call) = &mut self.call {
+            let Poll::Ready(answer) = Pin::new(call).poll(cx) else {
+                let error = ready!(self.stream.poll_broken(cx));
+                return Poll::Ready(Err(error.into()));
             };
-            let Answer { head, body } = answer;
-            let mut head = Response::from(head);
-            let is_over = body.is_end_stream();
-            complete(head.headers_mut(), &body, is_over);
-            if self.is_head && !is_over {
-                self.unsent = Some((head, body));
-                continue;
+            self.call = None;
+            self.begin(answer);
+        }
+        if let Some(Answer { head, body }) = &mut self.unsent {
+            // To its end, since that is when a call has its outcome.
+            loop {
+                let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                    let error = ready!(self.stream.poll_broken(cx));
+                    return Poll::Ready(Err(error.into()));
+                };
+                if frame.transpose()?.is_none() {
+                    break;
+                }
             }
-            let stream = self.respond.send_response(head, is_over)?;
-            if is_over {
-                return Poll::Ready(Ok(()));
-            }
-            self.sending = Some(Sending { body, stream, piece: None, timer: None });
+            let now = date();
+            self.stream.head(true, |into| put_answer(head, now.as_ref(), None, into));
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.sending {
+            Some(sending) => sending.poll(&self.stream, cx, self.patience),
+            None => Poll::Ready(Ok(())),
         }
     }
-}
 
-fn complete(fields: &mut HeaderMap, body: &Outgoing, is_over: bool) {
-    if !fields.contains_key(DATE)
-        && let Some(now) = date()
-    {
-        fields.insert(DATE, now);
-    }
-    if !is_over
-        && let Some(length) = body.size_hint().exact()
-        && !fields.contains_key(CONTENT_LENGTH)
-    {
-        fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    /// Sends the head of the answer.
+    fn begin(&mut self, answer: Answer) {
+        let is_over = answer.body.is_end_stream();
+        if self.is_head && !is_over {
+            self.unsent = Some(answer);
+            return;
+        }
+        let Answer { head, body } = answer;
+        let has_content = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = body.size_hint().exact().filter(|_| !is_over && has_content);
+        let now = date();
+        self.stream.head(is_over, |into| put_answer(&head, now.as_ref(), length, into));
+        self.sending = (!is_over).then_some(Sending { body, is_last: false, timer: None });
     }
 }
 
 impl Sending {
-    fn poll(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<Result<(), Ended>> {
+    fn poll(&mut self, stream: &Held, cx: &mut Context<'_>, patience: Duration) -> Poll<Result<(), Ended>> {
         loop {
-            if let Poll::Ready(reason) = self.stream.poll_reset(cx)? {
-                return Poll::Ready(Err(Ended::Reset(reason)));
+            let Poll::Ready(sent) = stream.poll_sent(cx) else {
+                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+                ready!(timer.as_mut().poll(cx));
+                return Poll::Ready(Err(Ended::NotTaken));
+            };
+            sent.map_err(|Refused| Ended::NotTaken)?;
+            self.timer = None;
+            if self.is_last {
+                return Poll::Ready(Ok(()));
             }
-            if let Some((piece, is_last)) = self.piece.take() {
-                let Poll::Ready(room) = poll_room(&mut self.stream, piece.len(), cx) else {
-                    self.piece = Some((piece, is_last));
-                    let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-                    ready!(timer.as_mut().poll(cx));
-                    return Poll::Ready(Err(Ended::NotTaken));
-                };
-                room.map_err(|Refused| Ended::NotTaken)?;
-                self.timer = None;
-                // What is more than there is room for, h2 sends as it gets some.
-                self.stream.send_data(piece, is_last)?;
-                if is_last {
-                    return Poll::Ready(Ok(()));
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                let error = ready!(stream.poll_broken(cx));
+                return Poll::Ready(Err(error.into()));
+            };
+            match frame.transpose()?.map(Frame::into_data) {
+                Some(Ok(data)) => {
+                    self.is_last = self.body.is_end_stream();
+                    stream.data(data, self.is_last);
                 }
-            }
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()?.map(Frame::into_data) {
-                Some(Ok(data)) => self.piece = Some((data, self.body.is_end_stream())),
                 Some(Err(frame)) => {
-                    self.stream.send_trailers(frame.into_trailers().unwrap_or_default())?;
-                    return Poll::Ready(Ok(()));
+                    stream.trailers(frame.trailers_ref());
+                    self.is_last = true;
                 }
                 None => {
-                    self.stream.send_data(Bytes::new(), true)?;
-                    return Poll::Ready(Ok(()));
+                    stream.data(Bytes::new(), true);
+                    self.is_last = true;
                 }
             }
         }
@@ -262,21 +236,20 @@ mod tests {
     /// Asks for this, and gives back the status and the content.
     async fn asked(method: Method, path: &str, body: &'static [u8], window: u32) -> Result<(u16, Bytes), h2::Error> {
         let (theirs, ours) = duplex(1024);
-        let bounds = Bounds { builder: h2::server::Builder::new(), patience: Duration::from_millis(300) };
+        let bounds = Bounds { patience: Duration::from_millis(300), ..Bounds::new(&LimitsConfig::default()) };
         tokio::spawn(Serving::new(ours, Echo::default(), &bounds));
         let mut builder = h2::client::Builder::new();
         let (mut sender, connection) = builder.initial_window_size(window).handshake(theirs).await?;
         tokio::spawn(connection);
-        let request = Request::builder().method(method).uri(format!("http://a.test{path}")).body(()).unwrap();
+        let request = http::Request::builder().method(method).uri(format!("http://a.test{path}")).body(()).unwrap();
         let (answer, mut stream) = sender.send_request(request, body.is_empty())?;
         if !body.is_empty() {
             stream.send_data(Bytes::from_static(body), true)?;
         }
-        let (head, body) = answer.await?.into_parts();
-        let mut body = Receiving::new(body, &head.headers);
+        let (head, mut body) = answer.await?.into_parts();
         let mut content = Vec::new();
-        while let Some(frame) = std::future::poll_fn(|cx| body.poll_frame(cx)).await {
-            content.extend_from_slice(&frame?.into_data().unwrap_or_default());
+        while let Some(data) = body.data().await {
+            content.extend_from_slice(&data?);
         }
         Ok((head.status.as_u16(), content.into()))
     }
@@ -297,6 +270,6 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_not_taken_is_reset() {
         let error = soon(asked(Method::GET, "/at-once", b"", 0)).await.unwrap_err();
-        assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
+        assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
     }
 }

@@ -53,7 +53,7 @@ pub enum ClientBroke {
     #[error("it is malformed: {0}")]
     Malformed(#[from] Malformed),
     #[error(transparent)]
-    Http2(#[from] h2::Error),
+    Http2(#[from] crate::gateway::http2::Error),
 }
 
 thread_local! {
@@ -94,7 +94,7 @@ impl Body for ClientBody {
             Self::Whole(content) if content.is_empty() => Poll::Ready(None),
             Self::Whole(content) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(content))))),
             Self::Fed(fed) => fed.poll_frame(cx),
-            Self::Stream(stream) => stream.poll_frame(cx).map_err(ClientBroke::from),
+            Self::Stream(stream) => Pin::new(stream).poll_frame(cx).map_err(ClientBroke::from),
         }
     }
 

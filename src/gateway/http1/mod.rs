@@ -19,7 +19,7 @@ use crate::gateway::fields::{Fields, Name};
 pub const READ: usize = 8 * 1024;
 pub const READ_MOST: usize = 64 * 1024;
 /// A piece of a body up to this size is copied, beside what goes before it; a larger one is handed on as it is.
-const COPIED_MOST: usize = 4096;
+pub const COPIED_MOST: usize = 4096;
 
 /// What cannot be read, or can be read in two ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

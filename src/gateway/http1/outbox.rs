@@ -36,6 +36,11 @@ impl Outbox {
         !self.has_unwritten() && !self.unflushed
     }
 
+    /// Bytes that are to be written.
+    pub fn len(&self) -> usize {
+        self.first.len() + self.piece.len() + self.tail.len()
+    }
+
     fn has_unwritten(&self) -> bool {
         !self.first.is_empty() || !self.piece.is_empty() || !self.tail.is_empty()
     }
@@ -77,12 +82,12 @@ impl Outbox {
 
     /// What is written last.
     pub fn last(&mut self) -> &mut BytesMut {
-        if self.piece.is_empty() { &mut self.first } else { &mut self.tail }
+        if self.takes_a_piece() { &mut self.first } else { &mut self.tail }
     }
 
     /// Puts content in, to be asked only where there is room.
     pub fn put(&mut self, data: Bytes) {
-        if data.len() > COPIED_MOST && self.piece.is_empty() {
+        if data.len() > COPIED_MOST && self.takes_a_piece() {
             self.piece = data;
         } else {
             self.last().put_slice(&data);
@@ -139,6 +144,9 @@ impl Outbox {
             let here = wrote.min(part.remaining());
             part.advance(here);
             wrote -= here;
+        }
+        if self.first.is_empty() && self.piece.is_empty() {
+            std::mem::swap(&mut self.first, &mut self.tail);
         }
     }
 }

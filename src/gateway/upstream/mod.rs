@@ -50,7 +50,7 @@ pub enum Broke {
     #[error("the answer is malformed: {0}")]
     Malformed(#[from] Malformed),
     #[error(transparent)]
-    Http2(#[from] h2::Error),
+    Http2(#[from] crate::gateway::http2::Error),
     /// What is known of the upload says why.
     #[error("the request body broke off")]
     Upload,

@@ -1,0 +1,203 @@
+//! One stream as the connection knows it, and all of them by their number.
+
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::Error;
+use super::window::{Incoming, Outgoing};
+use crate::gateway::message::AnswerHead;
+
+/// A piece of content. What has left a window's account is kept somewhere else, and should not be much.
+const PIECE_MOST: usize = 32 * 1024;
+
+/// One stream: what has come and was not taken yet, and what is to go and has no room yet.
+#[derive(Debug)]
+pub struct Stream {
+    pub incoming: Incoming,
+    pub outgoing: Outgoing,
+    pub answer: Expected,
+    pub content: Content,
+    pub trailers: Option<HeaderMap>,
+    /// Bytes of content still to come, where their number was said.
+    pub left: Option<u64>,
+    /// All of it has come.
+    pub is_received: bool,
+    /// Somebody may still read it. If not, what comes is let go.
+    pub is_read: bool,
+    pub queued: Option<Queued>,
+    /// All that there was to say was said, or nobody hears it any more.
+    pub is_sent: bool,
+    /// It stands in line for the connection's window.
+    pub is_blocked: bool,
+    /// It ended before both sides had said all.
+    pub broken: Option<Error>,
+    /// Those that are not done with it.
+    pub holders: u8,
+    pub reader: Option<Waker>,
+    pub writer: Option<Waker>,
+}
+
+/// The answer to a stream that we began.
+#[derive(Debug)]
+pub enum Expected {
+    /// It is what we answer to, or the answer was taken.
+    Nothing,
+    Awaited {
+        /// Interim answers so far.
+        interim: u8,
+        /// It was HEAD that was asked, whose answer has no content whatever it says.
+        is_head: bool,
+    },
+    Here(AnswerHead),
+}
+
+impl Expected {
+    pub fn is_awaited(&self) -> bool {
+        matches!(self, Self::Awaited { .. })
+    }
+}
+
+/// What is on its way out and waits for a window.
+#[derive(Debug)]
+pub struct Queued {
+    pub data: Bytes,
+    pub ends: bool,
+}
+
+/// Content that has come. What comes in very small pieces is put together.
+#[derive(Debug, Default)]
+pub struct Content {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Content {
+    pub fn put(&mut self, data: &[u8]) {
+        if self.first.is_empty() && self.rest.is_empty() {
+            self.first = Bytes::copy_from_slice(data);
+        } else {
+            self.rest.extend_from_slice(data);
+        }
+    }
+
+    /// What comes next; nothing where there is none.
+    pub fn next(&mut self) -> Bytes {
+        if !self.first.is_empty() {
+            return std::mem::take(&mut self.first);
+        }
+        let length = self.rest.len().min(PIECE_MOST);
+        self.rest.split_to(length).freeze()
+    }
+
+    /// All of it in one piece.
+    pub fn all(&mut self) -> Bytes {
+        if self.rest.is_empty() {
+            return std::mem::take(&mut self.first);
+        }
+        [std::mem::take(&mut self.first), std::mem::take(&mut self.rest).freeze()].concat().into()
+    }
+
+    pub fn len(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+}
+
+impl Stream {
+    pub fn new(incoming: Incoming, outgoing: Outgoing, answer: Expected) -> Self {
+        Self {
+            incoming,
+            outgoing,
+            answer,
+            content: Content::default(),
+            trailers: None,
+            left: None,
+            is_received: false,
+            is_read: true,
+            queued: None,
+            is_sent: false,
+            is_blocked: false,
+            broken: None,
+            holders: 1,
+            reader: None,
+            writer: None,
+        }
+    }
+
+    /// Whether the protocol still knows of it.
+    pub fn is_open(&self) -> bool {
+        self.broken.is_none() && !(self.is_received && self.is_sent)
+    }
+
+    /// Nothing more is sent, and what is not complete stays so. Whoever waits is told.
+    pub fn breaks(&mut self, error: Error) {
+        self.broken.get_or_insert(error);
+        (self.queued, self.is_sent) = (None, true);
+        self.wake_reader();
+        self.wake_writer();
+    }
+
+    pub fn wake_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    pub fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}
+
+/// Waits in this place.
+pub fn wait<T>(place: &mut Option<Waker>, cx: &Context<'_>) -> Poll<T> {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        none => *none = Some(cx.waker().clone()),
+    }
+    Poll::Pending
+}
+
+/// The streams of one connection, in the order of their numbers, which only grow.
+#[derive(Debug, Default)]
+pub struct Streams(Vec<(u32, Box<Stream>)>);
+
+impl Streams {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many are open by the protocol.
+    pub fn open(&self) -> usize {
+        self.0.iter().filter(|(_, stream)| stream.is_open()).count()
+    }
+
+    /// `number` is above all that are there.
+    pub fn insert(&mut self, number: u32, stream: Box<Stream>) {
+        self.0.push((number, stream));
+    }
+
+    pub fn get(&mut self, number: u32) -> Option<&mut Stream> {
+        let at = self.find(number)?;
+        self.0.get_mut(at).map(|(_, stream)| &mut **stream)
+    }
+
+    pub fn remove(&mut self, number: u32) -> Option<Box<Stream>> {
+        let at = self.find(number)?;
+        (at < self.0.len()).then(|| self.0.remove(at).1)
+    }
+
+    pub fn each(&mut self) -> impl Iterator<Item = (u32, &mut Stream)> {
+        self.0.iter_mut().map(|(number, stream)| (*number, &mut **stream))
+    }
+
+    fn find(&self, number: u32) -> Option<usize> {
+        self.0.binary_search_by_key(&number, |(number, _)| *number).ok()
+    }
+}
