@@ -81,10 +81,10 @@ fn default_cluster<'c>(clusters: &'c ClustersByHost, default: &str) -> Option<&'
 }
 
 fn parse(authority: &str) -> Result<Authority<'_>, Denial> {
-    let (host, port) = match authority.find(']') {
-        Some(end) => authority.split_at(end + 1),
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
+    let at = |wanted: u8| authority.bytes().position(|byte| byte == wanted);
+    // Both are ASCII, so there is a boundary of characters before and behind them.
+    let end = at(b']').map(|end| end + 1).or_else(|| at(b':')).unwrap_or(authority.len());
+    let (host, port) = authority.split_at_checked(end).unwrap_or((authority, ""));
     let has_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
     if !has_port {
         return Err(Denial::Malformed);
@@ -170,37 +170,37 @@ pub fn http_operation(method: &Method, path: &str) -> Operation {
         return if method == Method::GET { Operation::GetVersion } else { Operation::Other };
     }
     let Some(rest) = path.strip_prefix("/v1/collections") else { return Operation::Other };
-    let mut segments = rest.split('/');
+    let mut segments = rest.as_bytes().split(|byte| *byte == b'/');
     // Before the first slash there must be nothing: /v1/collectionsx is another path.
-    if segments.next() != Some("") {
+    if segments.next().is_none_or(|before| !before.is_empty()) {
         return Operation::Other;
     }
     let rest = [segments.next(), segments.next(), segments.next(), segments.next()];
-    if segments.next().is_some() || rest.contains(&Some("")) {
+    if segments.next().is_some() || rest.iter().flatten().any(|segment| segment.is_empty()) {
         return Operation::Other;
     }
     http_route(method.as_str(), rest)
 }
 
-fn http_route(method: &str, rest: [Option<&str>; 4]) -> Operation {
+fn http_route(method: &str, rest: [Option<&[u8]>; 4]) -> Operation {
     match (method, rest) {
         ("POST", [None, ..]) => Operation::CreateCollection,
         ("GET", [None, ..]) => Operation::ListCollections,
         ("GET", [_, None, ..]) => Operation::DescribeCollection,
         ("DELETE", [_, None, ..]) => Operation::DeleteCollection,
-        ("GET", [_, Some("stats"), None, _]) => Operation::StatsCollection,
-        ("POST", [_, Some("docs"), None, _]) => Operation::Insert,
-        ("PUT", [_, Some("docs"), None, _]) => Operation::Update,
-        ("POST", [_, Some("docs"), Some("upsert"), None]) => Operation::Upsert,
-        ("DELETE", [_, Some("docs"), None, _]) => Operation::Delete,
-        ("GET", [_, Some("docs"), None, _]) => Operation::Fetch,
-        ("POST", [_, Some("query"), None, _]) => Operation::Query,
-        ("POST", [_, Some("query_group_by"), None, _]) => Operation::QueryGroupBy,
-        ("POST", [_, Some("partitions"), None, _]) => Operation::CreatePartition,
-        ("GET", [_, Some("partitions"), None, _]) => Operation::ListPartitions,
-        ("GET", [_, Some("partitions"), Some(_), None]) => Operation::DescribePartition,
-        ("DELETE", [_, Some("partitions"), Some(_), None]) => Operation::DeletePartition,
-        ("GET", [_, Some("partitions"), Some(_), Some("stats")]) => Operation::StatsPartition,
+        ("GET", [_, Some(b"stats"), None, _]) => Operation::StatsCollection,
+        ("POST", [_, Some(b"docs"), None, _]) => Operation::Insert,
+        ("PUT", [_, Some(b"docs"), None, _]) => Operation::Update,
+        ("POST", [_, Some(b"docs"), Some(b"upsert"), None]) => Operation::Upsert,
+        ("DELETE", [_, Some(b"docs"), None, _]) => Operation::Delete,
+        ("GET", [_, Some(b"docs"), None, _]) => Operation::Fetch,
+        ("POST", [_, Some(b"query"), None, _]) => Operation::Query,
+        ("POST", [_, Some(b"query_group_by"), None, _]) => Operation::QueryGroupBy,
+        ("POST", [_, Some(b"partitions"), None, _]) => Operation::CreatePartition,
+        ("GET", [_, Some(b"partitions"), None, _]) => Operation::ListPartitions,
+        ("GET", [_, Some(b"partitions"), Some(_), None]) => Operation::DescribePartition,
+        ("DELETE", [_, Some(b"partitions"), Some(_), None]) => Operation::DeletePartition,
+        ("GET", [_, Some(b"partitions"), Some(_), Some(b"stats")]) => Operation::StatsPartition,
         _ => Operation::Other,
     }
 }

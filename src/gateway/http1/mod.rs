@@ -95,8 +95,12 @@ pub fn has_token(list: &[u8], what: &str) -> bool {
 
 /// A number in digits; a sign is none.
 pub fn digits(value: &[u8]) -> Option<u64> {
-    let digits = str::from_utf8(value).ok()?;
-    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
+    let (first, rest) = value.split_first()?;
+    rest.iter().try_fold(digit(*first)?, |number, byte| number.checked_mul(10)?.checked_add(digit(*byte)?))
+}
+
+fn digit(byte: u8) -> Option<u64> {
+    byte.is_ascii_digit().then(|| u64::from(byte - b'0'))
 }
 
 /// Another coding would be lost on the way, since the header belongs to the connection.

@@ -1,5 +1,6 @@
 //! One stream as the connection knows it, and all of them by their number.
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -9,6 +10,8 @@ use super::Error;
 use super::window::{Incoming, Outgoing};
 use crate::gateway::message::AnswerHead;
 
+/// A smaller piece of content is copied to the one before it, so that it takes no more memory than it is long.
+const SMALL: usize = 1024;
 /// A piece of content. What has left a window's account is kept somewhere else, and should not be much.
 const PIECE_MOST: usize = 32 * 1024;
 
@@ -66,41 +69,59 @@ pub struct Queued {
     pub ends: bool,
 }
 
-/// Content that has come. What comes in very small pieces is put together.
+/// Content that has come, in its order: the first piece, those after it, and what comes in very small pieces put together.
 #[derive(Debug, Default)]
 pub struct Content {
     first: Bytes,
-    rest: BytesMut,
+    more: VecDeque<Bytes>,
+    tail: BytesMut,
+    length: usize,
 }
 
 impl Content {
     pub fn put(&mut self, data: &[u8]) {
-        if self.first.is_empty() && self.rest.is_empty() {
+        if self.length == 0 {
             self.first = Bytes::copy_from_slice(data);
+        } else if data.len() < SMALL && self.tail.len() < PIECE_MOST {
+            self.tail.extend_from_slice(data);
         } else {
-            self.rest.extend_from_slice(data);
+            if !self.tail.is_empty() {
+                self.more.push_back(self.tail.split().freeze());
+            }
+            self.more.push_back(Bytes::copy_from_slice(data));
         }
+        self.length += data.len();
     }
 
     /// What comes next; nothing where there is none.
     pub fn next(&mut self) -> Bytes {
-        if !self.first.is_empty() {
-            return std::mem::take(&mut self.first);
-        }
-        let length = self.rest.len().min(PIECE_MOST);
-        self.rest.split_to(length).freeze()
+        let next = match std::mem::take(&mut self.first) {
+            none if none.is_empty() => match self.more.pop_front() {
+                Some(piece) => piece,
+                None => std::mem::take(&mut self.tail).freeze(),
+            },
+            first => first,
+        };
+        self.length -= next.len();
+        next
     }
 
     /// All of it in one piece.
     pub fn all(&mut self) -> Bytes {
-        if self.rest.is_empty() {
-            return std::mem::take(&mut self.first);
+        let first = self.next();
+        if self.length == 0 {
+            return first;
         }
-        [std::mem::take(&mut self.first), std::mem::take(&mut self.rest).freeze()].concat().into()
+        let mut all = BytesMut::with_capacity(first.len() + self.length);
+        all.extend_from_slice(&first);
+        while self.length > 0 {
+            all.extend_from_slice(&self.next());
+        }
+        all.freeze()
     }
 
     pub fn len(&self) -> usize {
-        self.first.len() + self.rest.len()
+        self.length
     }
 }
 

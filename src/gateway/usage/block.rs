@@ -51,7 +51,8 @@ impl Skip {
 
     /// `used` is the number of bytes in the block that belong to the input.
     fn block(&mut self, block: &[u8; BLOCK], used: usize) -> usize {
-        if !self.escaping && !has_marks(block) {
+        // Nearly all of a large answer is numbers.
+        if !self.escaping && (!may_have_marks(block) || !has_marks(block)) {
             return used;
         }
         let escaped = self.escaped(block, used);
@@ -108,6 +109,16 @@ const fn is_open(byte: u8) -> bool {
 
 const fn is_close(byte: u8) -> bool {
     byte | 0x20 == b'}'
+}
+
+/// Whether there are quotes, or anything from `[` on, which all other marks are. What numbers are made of is not, but for exponents.
+fn may_have_marks(block: &[u8; BLOCK]) -> bool {
+    let (mut most, mut quotes) = (0, 0);
+    for byte in block {
+        most = u8::max(most, *byte);
+        quotes |= u8::from(*byte == b'"');
+    }
+    most >= b'[' || quotes != 0
 }
 
 fn has_marks(block: &[u8; BLOCK]) -> bool {

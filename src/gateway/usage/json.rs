@@ -8,6 +8,7 @@
 
 use super::block::Skip;
 use super::{Form, Reading};
+use crate::gateway::http1;
 use crate::meter::record::Units;
 
 /// The longest key or number that matters is shorter; of longer ones only the fact is kept.
@@ -175,7 +176,9 @@ impl JsonReader {
             self.token.push(bytes);
             return bytes.len();
         };
-        self.token.push(bytes.get(..at).unwrap_or_default());
+        if is_key || self.member != Member::Other {
+            self.token.push(bytes.get(..at).unwrap_or_default());
+        }
         self.place = match bytes.get(at) {
             Some(b'\\') => Place::Text { is_key, escape: Escape::Backslash },
             _ if is_key => self.end_of_key(),
@@ -272,9 +275,9 @@ impl Token {
         if more.len() > free.len() {
             return self.spoil();
         }
-        for (to, from) in free.iter_mut().zip(more) {
-            *to = *from;
-            self.length += 1;
+        if let (Some(free), Ok(length)) = (free.get_mut(..more.len()), u8::try_from(more.len())) {
+            free.copy_from_slice(more);
+            self.length = self.length.saturating_add(length);
         }
     }
 
@@ -292,8 +295,12 @@ impl Token {
     fn integer(&self) -> Option<i128> {
         let text = self.bytes();
         let digits = text.strip_prefix(b"-").unwrap_or(text);
-        let plain = digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
-        if plain { std::str::from_utf8(text).ok()?.parse().ok() } else { None }
+        if digits.len() > 1 && digits.first() == Some(&b'0') {
+            return None;
+        }
+        // What has no room in 64 bits has none anywhere it could go to.
+        let size = i128::from(http1::digits(digits)?);
+        Some(if digits.len() == text.len() { size } else { -size })
     }
 
     fn is_scalar(&self) -> bool {

@@ -4,6 +4,8 @@ use super::super::frame::{self, HEAD, Head, Kind};
 use super::super::{Error, PREFACE, Reason, Side};
 use super::{FAREWELL, Farewell, Link};
 
+/// Bytes of content in DATA that does not end a stream, below which it counts as a frame that carries no call: nobody sends many of them.
+const SMALL: u32 = 64;
 /// What is kept of a buffer for the beginnings of frames.
 const KEPT_MOST: usize = 1024;
 
@@ -153,7 +155,7 @@ impl Link {
         } else {
             self.spend_frame()?;
         }
-        if content == 0 && !ends {
+        if content < SMALL && !ends {
             self.spend_frame()?;
         }
         // The first byte of padding says how much there is.
@@ -177,7 +179,7 @@ impl Link {
             _ if stream.answer.is_awaited() => self.malformed(number),
             _ => {
                 stream.left = left.flatten();
-                if content > 0 {
+                if content >= SMALL {
                     self.frames.refill();
                 }
                 Ok(())
