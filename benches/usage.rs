@@ -58,14 +58,14 @@ fn read(mut reader: UsageReader, body: &[u8]) {
 }
 
 fn answers(criterion: &mut Criterion) {
-    let headers = http::HeaderMap::new();
+    let fields = tollgate::gateway::fields::Fields::default();
     let mut group = criterion.benchmark_group("usage");
     for (size, bytes) in SIZES {
         for (kind, vectors) in [("vectors", true), ("fields", false)] {
             let body = json(bytes, vectors);
             group.throughput(Throughput::Bytes(body.len() as u64));
             group.bench_with_input(BenchmarkId::new(format!("json_{kind}"), size), &body, |bencher, body| {
-                bencher.iter(|| read(UsageReader::for_http(&headers), body));
+                bencher.iter(|| read(UsageReader::for_http(&fields), body));
             });
             let body = grpc(bytes, vectors);
             group.throughput(Throughput::Bytes(body.len() as u64));

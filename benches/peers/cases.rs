@@ -153,9 +153,9 @@ fn flooded() -> Vec<Contender> {
     let ours = |gate| Contender::new(Who::Ours, SMALL, gate);
     let by = |flood: Flood, gate| Contender { manner: flood.name(), flood: Some(flood), ..ours(gate) };
     vec![
-        by(Flood::BadKeys, None),
-        by(Flood::GoodKeys, Some(1.2)),
-        by(Flood::MalformedKeys, None),
+        by(Flood::Unknown, None),
+        by(Flood::Good, Some(1.2)),
+        by(Flood::Malformed, None),
         Contender { manner: "no flood", ..ours(None) },
     ]
 }

@@ -19,28 +19,28 @@ const MARGIN: Duration = Duration::from_millis(200);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flood {
     /// Each with another key that nobody knows, well-formed and with the right checksum.
-    BadKeys,
+    Unknown,
     /// With the keys that the calls beside it have too.
-    GoodKeys,
+    Good,
     /// With keys whose checksum is wrong.
-    MalformedKeys,
+    Malformed,
 }
 
 impl Flood {
     pub fn name(self) -> &'static str {
         match self {
-            Self::BadKeys => "bad keys",
-            Self::GoodKeys => "good keys",
-            Self::MalformedKeys => "malformed keys",
+            Self::Unknown => "bad keys",
+            Self::Good => "good keys",
+            Self::Malformed => "malformed keys",
         }
     }
 
     /// Its calls; `keys` are those of the run.
     pub fn calls(self, keys: &Keys) -> Calls {
         let wrong = match self {
-            Self::GoodKeys => return Calls::http(keys, SMALL),
-            Self::BadKeys => Keys::unknown(BAD_KEYS),
-            Self::MalformedKeys => Keys::unknown(KEYS).into_iter().map(malformed).collect(),
+            Self::Good => return Calls::http(keys, SMALL),
+            Self::Unknown => Keys::unknown(BAD_KEYS),
+            Self::Malformed => Keys::unknown(KEYS).into_iter().map(malformed).collect(),
         };
         let keys = Keys { good: Vec::new(), wrong, spare: Vec::new() };
         Calls::http(&keys, Ask { wrong: 100, ..SMALL })

@@ -97,9 +97,7 @@ mod tests {
     }
 
     fn found(uri: &str, headers: &[(&str, &str)]) -> Result<Digest, Denial> {
-        RequestHead::of_both(RequestHead::both("GET", uri, headers), |head| {
-            presented(head).map(|key| Digester::new(&[1; 32]).digest(key))
-        })
+        presented(&RequestHead::of("GET", uri, headers)).map(|key| Digester::new(&[1; 32]).digest(key))
     }
 
     #[test]
@@ -185,17 +183,16 @@ mod tests {
             ("authorization", "Basic eDp5"),
             ("host", "a"),
         ];
-        for mut fields in Fields::both(&headers) {
-            take_out(&mut fields);
-            assert_eq!(fields.count(), 1);
-        }
+        let mut fields = Fields::from(&headers[..]);
+        take_out(&mut fields);
+        assert_eq!(fields.count(), 1);
     }
 
     #[test]
     fn a_browser_is_known_by_its_headers() {
-        let is_one = |field| Fields::both(&[field]).map(|fields| is_browser_call(&fields));
-        assert_eq!(is_one(("origin", "null")), [true; 2]);
-        assert_eq!(is_one(("Sec-Fetch-Mode", "cors")), [true; 2]);
-        assert_eq!(is_one(("user-agent", "Mozilla/5.0")), [false; 2]);
+        let is_one = |field| is_browser_call(&Fields::from(&[field][..]));
+        assert!(is_one(("origin", "null")));
+        assert!(is_one(("Sec-Fetch-Mode", "cors")));
+        assert!(!is_one(("user-agent", "Mozilla/5.0")));
     }
 }

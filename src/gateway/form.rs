@@ -110,10 +110,13 @@ fn has_no_upgrade(fields: &Fields) -> bool {
 mod tests {
     use super::*;
 
+    /// Method, target and fields of a request.
+    type Asked<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
     const LIMITS: HeadLimits = HeadLimits { header_bytes: 32 << 10, header_fields: 100, uri_bytes: 8 << 10 };
 
     fn check(method: &str, uri: &str, fields: &[(&str, &str)]) -> Result<(), Denial> {
-        RequestHead::of_both(RequestHead::both(method, uri, fields), |head| check_form(head, LIMITS))
+        check_form(&RequestHead::of(method, uri, fields), LIMITS)
     }
 
     #[test]
@@ -127,7 +130,7 @@ mod tests {
     #[test]
     fn what_can_be_read_in_two_ways_is_malformed() {
         let many = "a,".repeat(40);
-        let cases: [(&str, &str, &[(&str, &str)]); 12] = [
+        let cases: [Asked<'_>; 12] = [
             ("POST", "/", &[("content-length", "18446744073709551637")]),
             ("GET", "/", &[("connection", &many)]),
             ("OPTIONS", "*", &[]),
@@ -161,7 +164,7 @@ mod tests {
     #[test]
     fn grpc_is_its_content_type_over_http_2() {
         let with = |kind: &str, version| {
-            let [_, mut head] = RequestHead::both("POST", "/", &[("content-type", kind)]);
+            let mut head = RequestHead::of("POST", "/", &[("content-type", kind)]);
             head.version = version;
             is_grpc(&head)
         };

@@ -3,12 +3,11 @@
 
 use std::cell::RefCell;
 use std::fmt::Write;
-use std::ops::Range;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::HeaderMap;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, TE};
 use http::uri::Authority;
 
 use crate::gateway::fields::{Field, Fields, Name, remove_where};
@@ -56,11 +55,9 @@ fn is_no_trailer(name: Name) -> bool {
 /// What the gateway itself says to the service with a call: who is charged and where, and the call's name. Made once per call.
 #[derive(Clone, Debug)]
 pub struct Stamp {
-    /// Account, key and place of the count, one after the other.
-    text: Bytes,
-    account_end: usize,
-    key_end: usize,
-    request_id: HeaderValue,
+    /// Account, key, place of the count and request id, one after the other, and where each ends but the last.
+    text: String,
+    ends: [usize; 3],
 }
 
 /// Where a call is counted: by whom, in which hour, and the number that tells the calls of one incarnation apart.
@@ -68,9 +65,9 @@ pub struct CountedIn(pub Incarnation, pub Hour, pub u64);
 
 impl Stamp {
     /// The stamp of a call that is sent again is the same. Without a count the call is served unmetered, and the service can tell.
-    pub fn new(account: AccountId, key_id: KeyId, counted: Option<CountedIn>, request_id: &HeaderValue) -> Self {
+    pub fn new(account: AccountId, key_id: KeyId, counted: Option<CountedIn>, request_id: &str) -> Self {
         // Long enough for all of it, so that there is one allocation.
-        let mut text = String::with_capacity(128);
+        let mut text = String::with_capacity(192);
         account.write_to(&mut text);
         let account_end = text.len();
         key_id.write_to(&mut text);
@@ -80,26 +77,20 @@ impl Stamp {
             // Writing to a string does not fail.
             let _ = write!(text, ";{sequence}");
         }
-        Self { text: text.into(), account_end, key_end, request_id: request_id.clone() }
-    }
-
-    /// Names and values. Ids and numbers are visible ASCII, which is always a value.
-    fn fields(&self) -> [(&'static HeaderName, Range<usize>); 3] {
-        [
-            (&ACCOUNT, 0..self.account_end),
-            (&KEY_ID, self.account_end..self.key_end),
-            (&USAGE, self.key_end..self.text.len()),
-        ]
+        let counted_end = text.len();
+        text.push_str(request_id);
+        Self { text, ends: [account_end, key_end, counted_end] }
     }
 
     /// Hands over names and values. Without a count nothing is said of one.
     fn each(&self, mut put: impl FnMut(&HeaderName, &[u8])) {
-        for (name, range) in self.fields() {
-            if let Some(value) = self.text.get(range).filter(|value| !value.is_empty()) {
-                put(name, value);
+        let [account_end, key_end, counted_end] = self.ends;
+        let parts = [0..account_end, account_end..key_end, key_end..counted_end, counted_end..self.text.len()];
+        for (name, part) in [&ACCOUNT, &KEY_ID, &USAGE, &REQUEST_ID].into_iter().zip(parts) {
+            if let Some(value) = self.text.get(part).filter(|value| !value.is_empty()) {
+                put(name, value.as_bytes());
             }
         }
-        put(&REQUEST_ID, self.request_id.as_bytes());
     }
 }
 
@@ -140,11 +131,9 @@ pub fn write_upstream(fields: &Fields, authority: Option<&Authority>, stamp: &St
 /// Hands the same fields over by name and value, but for `Host`, which HTTP/2 says before them.
 pub fn pass_upstream(fields: &Fields, stamp: &Stamp, mut put: impl FnMut(&[u8], &[u8])) {
     let mut passing = Passing::of(fields);
-    fields.for_each(|field| {
-        if passing.passes(field) {
-            put(field.text, field.value);
-        }
-    });
+    for field in fields.each().filter(|field| passing.passes(*field)) {
+        put(field.text, field.value);
+    }
     passing.each_anew(|name, value| put(name.as_str().as_bytes(), value));
     stamp.each(|name, value| put(name.as_str().as_bytes(), value));
 }
@@ -188,12 +177,12 @@ fn goes_on(name: Name) -> bool {
 }
 
 /// Makes the headers of an answer those that the client gets.
-pub fn to_client(answer: &mut Fields, request_id: &HeaderValue) {
+pub fn to_client(answer: &mut Fields, request_id: &str) {
     let nominated = nominated(answer.all(Name::Connection));
     answer.remove_where(|name, text| {
         is_hop_by_hop(name) || matches!(name, Name::NotForTheClient | Name::Ours) || is_one_of(&nominated, text)
     });
-    answer.push(&REQUEST_ID, request_id);
+    answer.add_known(Name::Ours, REQUEST_ID.as_str().as_bytes(), request_id.as_bytes());
 }
 
 /// The same for those of a request: a service may take them for headers, so nothing passes that would not pass as one.
@@ -257,14 +246,16 @@ fn is_one_of(names: &[HeaderName], name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
     use crate::principal::ID_BYTES;
 
-    const OUR_ID: HeaderValue = HeaderValue::from_static("r-1");
+    const OUR_ID: &str = "r-1";
 
     fn stamp() -> Stamp {
         let counted = CountedIn(Incarnation([3; ID_BYTES]), Hour(492_777), u64::MAX);
-        Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), Some(counted), &OUR_ID)
+        Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), Some(counted), OUR_ID)
     }
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -280,33 +271,25 @@ mod tests {
     }
 
     fn upstream(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        // All ways that there are say the same.
-        let authority = Authority::from_static("a.test");
-        let [lines, map] = Fields::both(fields).map(|fields| {
-            let mut written = BytesMut::new();
-            write_upstream(&fields, Some(&authority), &stamp(), &mut written);
-            // The host is said elsewhere.
-            let mut headers = passed(&fields, &stamp());
-            assert!(!headers.contains_key(HOST));
-            if let Some(host) = fields.first(Name::Host) {
-                headers.insert(HOST, HeaderValue::from_bytes(host).unwrap());
-            }
-            let mut expected = headers.clone();
-            expected.entry(HOST).or_insert(HeaderValue::from_static("a.test"));
-            assert_eq!(read(&written), expected);
-            headers
-        });
-        assert_eq!(lines, map);
-        map
+        // Both ways that there are say the same.
+        let (fields, mut written) = (Fields::from(fields), BytesMut::new());
+        write_upstream(&fields, Some(&Authority::from_static("a.test")), &stamp(), &mut written);
+        // Over HTTP/2 the host is said elsewhere.
+        let mut headers = passed(&fields, &stamp());
+        assert!(!headers.contains_key(HOST));
+        if let Some(host) = fields.first(Name::Host) {
+            headers.insert(HOST, HeaderValue::from_bytes(host).unwrap());
+        }
+        let mut expected = headers.clone();
+        expected.entry(HOST).or_insert(HeaderValue::from_static("a.test"));
+        assert_eq!(read(&written), expected);
+        headers
     }
 
     fn answer(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let [lines, map] = Fields::both(fields).map(|mut answer| {
-            to_client(&mut answer, &OUR_ID);
-            answer.into_map()
-        });
-        assert_eq!(lines, map);
-        map
+        let mut answer = Fields::from(fields);
+        to_client(&mut answer, OUR_ID);
+        answer.into_map()
     }
 
     fn read(written: &[u8]) -> HeaderMap {
@@ -339,8 +322,8 @@ mod tests {
 
     #[test]
     fn a_call_that_nobody_counts_goes_on_without_a_place_where_it_is_counted() {
-        let fields = Fields::from(map(&[("x-tollgate-usage", "forged")]));
-        let uncounted = Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), None, &OUR_ID);
+        let fields = Fields::from(&[("x-tollgate-usage", "forged")][..]);
+        let uncounted = Stamp::new(AccountId([1; ID_BYTES]), KeyId([2; ID_BYTES]), None, OUR_ID);
         let headers = passed(&fields, &uncounted);
         assert_eq!(headers["x-tollgate-account"], AccountId([1; ID_BYTES]).to_string());
         assert!(!headers.contains_key("x-tollgate-usage"), "{headers:?}");
@@ -434,8 +417,8 @@ mod tests {
 
     #[test]
     fn a_grpc_timeout_has_up_to_eight_digits_and_a_unit() {
-        let of = |value: &'static str| grpc_timeout(&map(&[("grpc-timeout", value)]).into());
-        assert_eq!(grpc_timeout(&HeaderMap::new().into()), Ok(None));
+        let of = |value: &'static str| grpc_timeout(&Fields::from(&[("grpc-timeout", value)][..]));
+        assert_eq!(grpc_timeout(&Fields::default()), Ok(None));
         for (value, nanos) in [
             ("3S", 3_000_000_000_u128),
             ("2M", 120_000_000_000),
@@ -451,8 +434,7 @@ mod tests {
         for value in ["", "S", "3", "3s", "-3S", "+3S", "3.5S", "123456789S", "3S,4S", " 3S", "3 S"] {
             assert_eq!(of(value), Err(Denial::Malformed), "{value:?}");
         }
-        let mut two = map(&[("grpc-timeout", "3S")]);
-        two.append("grpc-timeout", HeaderValue::from_static("3S"));
-        assert_eq!(grpc_timeout(&two.into()), Err(Denial::Malformed));
+        let two = Fields::from(&[("grpc-timeout", "3S"); 2][..]);
+        assert_eq!(grpc_timeout(&two), Err(Denial::Malformed));
     }
 }

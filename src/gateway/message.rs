@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, Uri, Version, response};
+use http::{Method, StatusCode, Uri, Version};
 
 use crate::gateway::body::Outgoing;
 use crate::gateway::fields::Fields;
@@ -29,20 +29,6 @@ pub struct Answer {
     pub body: Outgoing,
 }
 
-impl From<response::Parts> for AnswerHead {
-    fn from(parts: response::Parts) -> Self {
-        let response::Parts { status, headers, .. } = parts;
-        Self { status, reason: None, fields: headers.into() }
-    }
-}
-
-impl From<Response<Outgoing>> for Answer {
-    fn from(answer: Response<Outgoing>) -> Self {
-        let (parts, body) = answer.into_parts();
-        Self { head: parts.into(), body }
-    }
-}
-
 impl fmt::Debug for RequestHead {
     /// Not what follows the path: it may have a key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,19 +38,9 @@ impl fmt::Debug for RequestHead {
 
 #[cfg(test)]
 impl RequestHead {
-    /// The same request with its fields in both forms. It says that it came over HTTP/1.1.
-    pub fn both(method: &str, uri: &str, fields: &[(&str, &str)]) -> [Self; 2] {
+    /// A request that says that it came over HTTP/1.1.
+    pub fn of(method: &str, uri: &str, fields: &[(&str, &str)]) -> Self {
         let (method, uri): (Method, Uri) = (method.parse().unwrap(), uri.parse().unwrap());
-        Fields::both(fields).map(|fields| {
-            let (method, uri) = (method.clone(), uri.clone());
-            Self { method, uri, version: Version::HTTP_11, fields }
-        })
-    }
-
-    /// What both forms give, which is the same.
-    pub fn of_both<T: PartialEq + std::fmt::Debug>(heads: [Self; 2], get: impl Fn(&Self) -> T) -> T {
-        let [lines, map] = heads.map(|head| get(&head));
-        assert_eq!(lines, map);
-        lines
+        Self { method, uri, version: Version::HTTP_11, fields: fields.into() }
     }
 }

@@ -145,7 +145,7 @@ impl Gateway {
         let manner = Manner { dialect, form: self.config.http_denials, version: head.version };
         match self.serve(connection, &id, dialect, head, body).await {
             Ok((mut head, exchange, deadline)) => {
-                headers::to_client(&mut head.fields, id.header());
+                headers::to_client(&mut head.fields, id.text());
                 Answer { head, body: Outgoing::relayed(exchange, deadline, in_call) }
             }
             Err(denial) => self.deny(connection, in_call, denial, manner, &id),
@@ -161,7 +161,7 @@ impl Gateway {
     fn deny(&self, connection: &Connection, in_call: InCall, denial: Denial, manner: Manner, id: &RequestId) -> Answer {
         self.metrics.denials.of(&denial).inc();
         tracing::debug!(request_id = id.text(), address = %connection.address, reason = denial.row().label, "a call was denied");
-        respond::deny(denial, manner, id, in_call).into()
+        respond::deny(denial, manner, id, in_call)
     }
 
     /// The steps of a call. Each needs what the one before it gives.
@@ -259,7 +259,7 @@ impl Gateway {
     fn stamp(&self, admission: &Admission, charge: Option<&Charge>, id: &RequestId) -> Stamp {
         let verified = &admission.verified;
         let counted = charge.map(|charge| CountedIn(self.meter.incarnation(), charge.hour(), charge.sequence()));
-        Stamp::new(verified.account_id(), verified.key_id(), counted, id.header())
+        Stamp::new(verified.account_id(), verified.key_id(), counted, id.text())
     }
 
     /// A client may refuse a longer list of headers, and break all its calls on the connection with it.

@@ -1,16 +1,18 @@
 //! Denial → answer, in the form its client understands: HTTP status and JSON, JSON in a 200, or gRPC trailers-only.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt::Write;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
+use http::{StatusCode, Version};
 
 use crate::config::HttpDenials;
 use crate::gateway::body::Outgoing;
+use crate::gateway::fields::Fields;
 use crate::gateway::guard::InCall;
 use crate::gateway::headers;
+use crate::gateway::message::{Answer, AnswerHead};
 use crate::telemetry::metrics::Protocol;
 use crate::verdict::Denial;
 
@@ -32,7 +34,7 @@ impl From<Dialect> for Protocol {
 
 /// Names one call in its answer, in what the upstream sees, and in the logs: 32 hexadecimal digits.
 #[derive(Clone)]
-pub struct RequestId(HeaderValue);
+pub struct RequestId([u8; 32]);
 
 thread_local! {
     static NEXT: Cell<u128> = Cell::new(fresh());
@@ -49,18 +51,11 @@ impl RequestId {
             let nibble = (number >> (124 - 4 * at)) & 0xf;
             *digit = b"0123456789abcdef".get(nibble as usize).copied().unwrap_or(b'0');
         }
-        let mut id = HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("unknown"));
-        // It never comes again, and has no place in the tables of HTTP/2.
-        id.set_sensitive(true);
-        Self(id)
-    }
-
-    pub fn header(&self) -> &HeaderValue {
-        &self.0
+        Self(digits)
     }
 
     pub fn text(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
+        str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -73,11 +68,6 @@ fn fresh() -> u128 {
     }
 }
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const EXTRA_CODE: HeaderName = HeaderName::from_static("extra-code");
-
 /// How a denial is to be said.
 #[derive(Clone, Copy, Debug)]
 pub struct Manner {
@@ -88,60 +78,56 @@ pub struct Manner {
 }
 
 /// Says `denial` to the client.
-pub fn deny(denial: Denial, manner: Manner, id: &RequestId, in_call: InCall) -> Response<Outgoing> {
-    let mut response = match manner.dialect {
+pub fn deny(denial: Denial, manner: Manner, id: &RequestId, in_call: InCall) -> Answer {
+    let mut answer = match manner.dialect {
         Dialect::Grpc => grpc(denial, id, in_call),
         Dialect::Http => http(denial, manner.form, id, in_call),
     };
-    let head = response.headers_mut();
-    head.insert(&headers::REQUEST_ID, id.header().clone());
+    let fields = &mut answer.head.fields;
+    fields.add(headers::REQUEST_ID.as_str().as_bytes(), id.text().as_bytes());
     // Where a malformed request ends is not sure, so nothing that follows it is read as another one.
     if denial == Denial::Malformed && manner.version < Version::HTTP_2 {
-        head.insert(CONNECTION, HeaderValue::from_static("close"));
+        fields.add(b"connection", b"close");
     }
     if let Some(seconds) = denial.retry_after() {
-        head.insert(RETRY_AFTER, seconds.into());
+        fields.add(b"retry-after", seconds.to_string().as_bytes());
     }
-    response
+    answer
 }
 
-fn http(denial: Denial, form: HttpDenials, id: &RequestId, in_call: InCall) -> Response<Outgoing> {
+fn http(denial: Denial, form: HttpDenials, id: &RequestId, in_call: InCall) -> Answer {
     let row = denial.row();
     let mut body = String::with_capacity(256);
     // The messages are plain ASCII without quotes, so this is JSON; a test reads every one of them back.
     let _ = write!(body, r#"{{"request_id":"{}","code":{},"message":"{}"}}"#, id.text(), row.code, row.message);
-    let mut response = Response::new(Outgoing::own(Bytes::from(body), in_call));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let (mut fields, mut status) = (Fields::with_room(256, 6), StatusCode::OK);
+    fields.add(b"content-type", b"application/json");
+    fields.add(b"cache-control", b"no-store");
     if form == HttpDenials::Status {
         if row.http == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vector service\""));
+            fields.add(b"www-authenticate", b"Bearer realm=\"vector service\"");
         }
-        *response.status_mut() = row.http;
+        status = row.http;
     }
-    response
+    Answer { head: AnswerHead { status, reason: None, fields }, body: Outgoing::own(Bytes::from(body), in_call) }
 }
 
 /// Trailers-only, with `extra-code` and `request-id`: without them the Python SDK drops the text (protocol, section 2.4).
-fn grpc(denial: Denial, id: &RequestId, in_call: InCall) -> Response<Outgoing> {
+fn grpc(denial: Denial, id: &RequestId, in_call: InCall) -> Answer {
     let row = denial.row();
-    let mut response = Response::new(Outgoing::own(Bytes::new(), in_call));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(GRPC_STATUS, u16::from(row.grpc).into());
-    headers.insert(GRPC_MESSAGE, percent_encoded(row.message));
-    headers.insert(EXTRA_CODE, row.code.into());
-    headers.insert(REQUEST_ID, id.header().clone());
-    response
+    let mut fields = Fields::with_room(384, 8);
+    fields.add(b"content-type", b"application/grpc");
+    fields.add(b"grpc-status", u16::from(row.grpc).to_string().as_bytes());
+    fields.add(b"grpc-message", percent_encoded(row.message).as_bytes());
+    fields.add(b"extra-code", row.code.to_string().as_bytes());
+    fields.add(b"request-id", id.text().as_bytes());
+    let head = AnswerHead { status: StatusCode::OK, reason: None, fields };
+    Answer { head, body: Outgoing::own(Bytes::new(), in_call) }
 }
 
 /// The messages are printable ASCII, in which gRPC asks for `%` alone to be escaped.
-fn percent_encoded(message: &'static str) -> HeaderValue {
-    if message.contains('%') {
-        return HeaderValue::from_str(&message.replace('%', "%25")).unwrap_or(HeaderValue::from_static(""));
-    }
-    HeaderValue::from_static(message)
+fn percent_encoded(message: &'static str) -> Cow<'static, str> {
+    if message.contains('%') { message.replace('%', "%25").into() } else { message.into() }
 }
 
 #[cfg(test)]
@@ -170,9 +156,9 @@ mod tests {
                 let id = RequestId::next();
                 let response = deny(denial, manner(Dialect::Http, form), &id, in_call());
                 let status = if form == HttpDenials::Status { denial.row().http } else { StatusCode::OK };
-                assert_eq!(response.status(), status);
-                assert_eq!(response.headers()[&headers::REQUEST_ID], id.text());
-                let body = response.into_body().collect().await.unwrap().to_bytes();
+                assert_eq!(response.head.status, status);
+                assert_eq!(response.head.fields.into_map()[&headers::REQUEST_ID], id.text());
+                let body = response.body.collect().await.unwrap().to_bytes();
                 let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
                 assert_eq!(body["code"], denial.row().code);
                 assert_eq!(body["message"], denial.row().message);
@@ -185,10 +171,11 @@ mod tests {
     fn a_grpc_denial_is_trailers_only_and_never_a_bare_status() {
         for denial in Denial::ALL {
             let response = deny(denial, manner(Dialect::Grpc, HttpDenials::Status), &RequestId::next(), in_call());
-            assert_eq!(response.status(), StatusCode::OK);
-            assert!(http_body::Body::is_end_stream(response.body()));
-            assert_eq!(response.headers()["extra-code"], denial.row().code.to_string());
-            assert_eq!(response.headers()["grpc-status"], denial.row().grpc.to_string());
+            assert_eq!(response.head.status, StatusCode::OK);
+            assert!(http_body::Body::is_end_stream(&response.body));
+            let headers = response.head.fields.into_map();
+            assert_eq!(headers["extra-code"], denial.row().code.to_string());
+            assert_eq!(headers["grpc-status"], denial.row().grpc.to_string());
         }
     }
 

@@ -17,7 +17,7 @@ use tollgate::auth::keyring::{Fill, Keyring};
 use tollgate::auth::lease::Lease;
 use tollgate::auth::{Verdict, glance};
 use tollgate::clock;
-use tollgate::gateway::fields::Lines;
+use tollgate::gateway::fields::Fields;
 use tollgate::gateway::form::HeadLimits;
 use tollgate::gateway::message::RequestHead;
 use tollgate::gateway::{extract, form, route};
@@ -66,12 +66,12 @@ impl Decision {
         });
         let meter = meter.unwrap();
         meter.attach_thread();
-        let mut lines = Lines::default();
-        lines.push(b"Host", HOST.as_bytes());
-        lines.push(b"dashvector-auth-token", key.expose().as_bytes());
-        lines.push(b"Content-Type", b"application/json");
+        let mut fields = Fields::default();
+        fields.add(b"Host", HOST.as_bytes());
+        fields.add(b"dashvector-auth-token", key.expose().as_bytes());
+        fields.add(b"Content-Type", b"application/json");
         let uri = "http://vectors.example/v1/collections/c/query?x=1".parse().unwrap();
-        let head = RequestHead { method: Method::POST, uri, version: Version::HTTP_11, fields: lines.into() };
+        let head = RequestHead { method: Method::POST, uri, version: Version::HTTP_11, fields };
         let bounds = HeadLimits::from(&tollgate::config::LimitsConfig::default());
         let limits = Limits::new(AccountLimits::default());
         Self { keyring, lease, digester, limits, meter, head, bounds, _folder: folder }

@@ -8,7 +8,7 @@ use http::{Method, StatusCode, Uri, Version};
 use http_body::SizeHint;
 
 use super::date;
-use crate::gateway::fields::{Fields, Lines, Name};
+use crate::gateway::fields::{Fields, Name};
 use crate::gateway::headers;
 use crate::gateway::http1::{self, Chunks, Framing, digits, write_field};
 use crate::gateway::message::{AnswerHead, RequestHead};
@@ -105,7 +105,7 @@ fn parse<'i>(input: &'i [u8], room: &mut [MaybeUninit<httparse::Header<'i>>]) ->
     let uri = Uri::from_maybe_shared(Bytes::copy_from_slice(target.as_bytes())).map_err(too_long)?;
     let is_old = parsed.version == Some(0);
     let version = if is_old { Version::HTTP_10 } else { Version::HTTP_11 };
-    let head = RequestHead { method, uri, version, fields: Lines::read(parsed.headers, length).into() };
+    let head = RequestHead { method, uri, version, fields: Fields::read(parsed.headers, length) };
     let framing = framing(&head.fields, is_old)?;
     let manner = manner(&head, is_old);
     let expects = !is_old && framing != Framing::Length(0) && expects(&head.fields);
@@ -252,11 +252,11 @@ mod tests {
     }
 
     fn written(fields: &[(&'static str, &'static str)], size: SizeHint, mut manner: Manner) -> (Sent, bool, String) {
-        let mut lines = Lines::default();
+        let mut lines = Fields::default();
         for (name, value) in [("date", "now")].iter().chain(fields) {
-            lines.push(name.as_bytes(), value.as_bytes());
+            lines.add(name.as_bytes(), value.as_bytes());
         }
-        let answer = AnswerHead { status: StatusCode::OK, reason: None, fields: lines.into() };
+        let answer = AnswerHead { status: StatusCode::OK, reason: None, fields: lines };
         let mut head = BytesMut::new();
         let sent = write(&answer, &size, &mut manner, &mut head);
         let text = String::from_utf8(head.to_vec()).unwrap();

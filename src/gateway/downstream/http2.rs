@@ -94,7 +94,7 @@ where
             answering.is_head = head.method == Method::HEAD;
             answering.call = Some(service.call(head, body));
         }
-        Err(denial) => _ = answering.begin(service.refuse(denial)),
+        Err(denial) => answering.begin(service.refuse(denial)),
     }
     tokio::spawn(answering);
 }

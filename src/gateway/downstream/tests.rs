@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{HeaderName, Response};
+use http::{HeaderName, StatusCode};
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -12,7 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use super::http1::{Bounds, CONTINUE, Ended, Serving};
 use super::*;
 use crate::gateway::body::Outgoing;
+use crate::gateway::fields::Fields;
 use crate::gateway::guard::{Activity, InCall};
+use crate::gateway::message::AnswerHead;
 use crate::verdict::Denial;
 
 const BOUNDS: Bounds = Bounds { bytes: 16 * 1024, fields: 100 };
@@ -44,10 +46,7 @@ impl Service for Echo {
         let open = Open(Arc::clone(&self.open));
         Box::pin(async move {
             let _open = open;
-            let answer = |status: u16, content| {
-                let answer = Response::builder().status(status).body(Outgoing::own(content, in_call));
-                Answer::from(answer.unwrap())
-            };
+            let answer = |status: u16, content| answer_of(status.try_into().unwrap(), Outgoing::own(content, in_call));
             match head.uri.path() {
                 "/never" => std::future::pending().await,
                 "/at-once" => answer(200, Bytes::from_static(b"no")),
@@ -75,8 +74,12 @@ impl Service for Echo {
 
     fn refuse(&self, denial: Denial) -> Answer {
         let content = Outgoing::own(Bytes::new(), InCall::begin(&self.activity));
-        Response::builder().status(denial.row().http).body(content).unwrap().into()
+        answer_of(denial.row().http, content)
     }
+}
+
+fn answer_of(status: StatusCode, body: Outgoing) -> Answer {
+    Answer { head: AnswerHead { status, reason: None, fields: Fields::default() }, body }
 }
 
 fn served(echo: Echo) -> (DuplexStream, Serving<DuplexStream, Echo>) {

@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 use http::HeaderMap;
 
 use super::Malformed;
-use crate::gateway::fields::{Fields, Lines};
+use crate::gateway::fields::Fields;
 
 /// Fields of one list of trailers.
 const FIELDS_MOST: usize = 100;
@@ -81,7 +81,7 @@ fn trailers(input: &mut BytesMut) -> Result<Next, Malformed> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MOST];
     match httparse::parse_headers(input, &mut fields) {
         Ok(httparse::Status::Complete((length, fields))) => {
-            let trailers = Fields::from(Lines::read(fields, length)).into_map();
+            let trailers = Fields::read(fields, length).into_map();
             input.advance(length);
             Ok(Next::End(trailers))
         }

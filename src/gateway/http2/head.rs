@@ -6,7 +6,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version, uri};
 
 use super::hpack;
-use crate::gateway::fields::{Fields, Lines, Name};
+use crate::gateway::fields::{Fields, Name};
 use crate::gateway::headers::{self, Stamp};
 use crate::gateway::http1::digits;
 use crate::gateway::message::{AnswerHead, RequestHead};
@@ -47,7 +47,7 @@ impl Length {
 /// What all three lists of headers share: fields below a bound, none of which belongs to a connection.
 #[derive(Default)]
 struct List {
-    lines: Lines,
+    fields: Fields,
     length: Length,
     /// Bytes that it may still have.
     left: usize,
@@ -58,7 +58,7 @@ struct List {
 
 impl List {
     fn new(most: usize, bytes: usize, lines: usize) -> Self {
-        Self { lines: Lines::with_room(bytes, lines), left: most, ..Self::default() }
+        Self { fields: Fields::with_room(bytes, lines), left: most, ..Self::default() }
     }
 
     fn is_wrong(&mut self, wrong: Wrong) {
@@ -88,7 +88,7 @@ impl List {
         if !is_clear {
             return self.is_wrong(Wrong::Malformed);
         }
-        self.lines.push_known(known, name, value);
+        self.fields.add_known(known, name, value);
     }
 
     /// Whether there is room for it.
@@ -160,7 +160,7 @@ impl Asking {
 
     pub fn finish(self) -> Result<(RequestHead, Length), Wrong> {
         let Self { list, method, scheme, authority, path } = self;
-        let List { lines, length, wrong, .. } = list;
+        let List { fields, length, wrong, .. } = list;
         if let Some(wrong) = wrong {
             return Err(wrong);
         }
@@ -176,7 +176,7 @@ impl Asking {
         parts.scheme = scheme.filter(|_| authority.is_some());
         (parts.authority, parts.path_and_query) = (authority, path);
         let uri = Uri::from_parts(parts).map_err(|_| Wrong::Malformed)?;
-        Ok((RequestHead { method, uri, version: Version::HTTP_2, fields: lines.into() }, length))
+        Ok((RequestHead { method, uri, version: Version::HTTP_2, fields }, length))
     }
 }
 
@@ -215,10 +215,10 @@ impl Answering {
     }
 
     pub fn finish(self) -> Result<(AnswerHead, Length), Wrong> {
-        let Self { list: List { lines, length, wrong, .. }, status } = self;
+        let Self { list: List { fields, length, wrong, .. }, status } = self;
         match (wrong, status) {
             (Some(wrong), _) => Err(wrong),
-            (None, Some(status)) => Ok((AnswerHead { status, reason: None, fields: lines.into() }, length)),
+            (None, Some(status)) => Ok((AnswerHead { status, reason: None, fields }, length)),
             (None, _) => Err(Wrong::Malformed),
         }
     }
@@ -281,13 +281,13 @@ pub fn put_request(
 pub fn put_answer(head: &AnswerHead, date: Option<&HeaderValue>, length: Option<u64>, into: &mut BytesMut) {
     hpack::put_status(head.status.as_u16(), into);
     let (mut has_date, mut has_length) = (false, false);
-    head.fields.for_each(|field| {
+    for field in head.fields.each() {
         has_date |= field.name == Name::Date;
         has_length |= field.name == Name::ContentLength;
         if !matches!(field.name, Name::Connection | Name::TransferEncoding | Name::Upgrade | Name::OfTheConnection) {
             hpack::put(field.text, field.value, into);
         }
-    });
+    }
     if let Some(date) = date.filter(|_| !has_date) {
         hpack::put(b"date", date.as_bytes(), into);
     }

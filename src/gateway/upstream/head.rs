@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use http_body::Body;
 
 use super::Outbound;
-use crate::gateway::fields::{Fields, Lines, Name};
+use crate::gateway::fields::{Fields, Name};
 use crate::gateway::headers;
 use crate::gateway::http1::{self, Chunks, Framing, Malformed, digits, write_field};
 use crate::gateway::message::AnswerHead;
@@ -93,7 +93,7 @@ fn read_one(input: &mut BytesMut) -> Result<Option<(AnswerHead, bool)>, Malforme
     let unusual = parsed.reason.filter(|reason| Some(*reason) != status.canonical_reason());
     let reason = unusual.map(|reason| Bytes::copy_from_slice(reason.as_bytes()));
     let is_old = parsed.version == Some(0);
-    let fields = Lines::read(parsed.headers, length).into();
+    let fields = Fields::read(parsed.headers, length);
     input.advance(length);
     Ok(Some((AnswerHead { status, reason, fields }, is_old)))
 }

@@ -83,16 +83,15 @@ impl UsageReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::fields::Lines;
 
     #[test]
     fn a_compressed_http_answer_is_named_as_such() {
-        let mut lines = Lines::default();
-        assert!(matches!(UsageReader::for_http(&lines.clone().into()), UsageReader::Json(_)));
-        lines.push(b"content-encoding", b"Identity");
-        assert!(matches!(UsageReader::for_http(&lines.clone().into()), UsageReader::Json(_)));
-        lines.push(b"Content-Encoding", b"gzip");
-        let mut reader = UsageReader::for_http(&lines.into());
+        let mut fields = Fields::default();
+        assert!(matches!(UsageReader::for_http(&fields), UsageReader::Json(_)));
+        fields.add(b"content-encoding", b"Identity");
+        assert!(matches!(UsageReader::for_http(&fields), UsageReader::Json(_)));
+        fields.add(b"Content-Encoding", b"gzip");
+        let mut reader = UsageReader::for_http(&fields);
         reader.feed(b"\x1f\x8b");
         assert_eq!(reader.finish(), Reading::nothing(Form::Compressed));
     }
