@@ -43,7 +43,8 @@ impl Shard {
         Self { number, state: Mutex::default() }
     }
 
-    /// Makes what the writer will need next: the file after one that is half full, and the first file of `target`.
+    /// Makes what the writer will need next: the file after one that is half full, and the first file of `target`. A writer that has none
+    /// yet needs one for this hour too, also shortly before the next one.
     pub fn prepare(&self, core: &Core, latest: Hour, target: Hour) -> io::Result<()> {
         let mut state = self.state.lock();
         let last =
@@ -52,6 +53,9 @@ impl Shard {
             && hour >= latest
         {
             self.prepare_one(core, &mut state, hour, extent.saturating_add(1))?;
+        }
+        if last.is_none() {
+            self.prepare_one(core, &mut state, latest, 0)?;
         }
         if last.is_none_or(|(hour, ..)| hour < target) {
             self.prepare_one(core, &mut state, target, 0)?;

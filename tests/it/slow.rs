@@ -181,6 +181,29 @@ fn a_client_that_does_not_read_is_cut_and_its_call_still_has_its_units() {
 }
 
 #[test]
+fn clients_that_do_not_read_do_not_keep_the_answers_of_others() {
+    let stage = Stage::start();
+    let more = [("dashvector-auth-token", stage.key.as_str()), ("collection-name", COLLECTION)];
+    let large = [&more[..], &[("x-sample-bytes", "2000000")]].concat();
+    // Several, so that each thread has its share; all of their calls and the next ones go to the service on the same connections.
+    let mut deaf: Vec<_> = (0..4).map(|_| Wire::greet(stage.gateway)).collect();
+    for client in &mut deaf {
+        client.send(&wire::frame(wire::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+        for stream in (1..24).step_by(2) {
+            let block = wire::block(&wire::grpc_fields("stage.test", GRPC_FETCH, &large));
+            client.send(&wire::frame(wire::HEADERS, wire::END_HEADERS, stream, &block));
+            client.send(&wire::frame(wire::DATA, wire::END_STREAM, stream, &grpc_frame(&fetch_message())));
+        }
+        (0..12).for_each(|_| _ = client.next_of(wire::HEADERS, LATE).unwrap());
+    }
+    for _ in 0..8 {
+        let call = async { stage.h2().await.grpc_unary(GRPC_FETCH, &more, &fetch_message()).await };
+        let answer = stage.block_on(async { tokio::time::timeout(LATE, call).await });
+        assert_eq!(answer.expect("it waits for the others").status(), 0);
+    }
+}
+
+#[test]
 fn a_tls_handshake_that_stalls_is_cut() {
     let certified = rcgen::generate_simple_self_signed(vec!["stage.test".to_owned()]).unwrap();
     let folder = tempfile::tempdir().unwrap();

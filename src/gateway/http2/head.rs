@@ -284,6 +284,10 @@ pub fn put_answer(head: &AnswerHead, date: Option<&HeaderValue>, length: Option<
     for field in head.fields.each() {
         has_date |= field.name == Name::Date;
         has_length |= field.name == Name::ContentLength;
+        // RFC 9110, section 8.6.
+        if field.name == Name::ContentLength && head.status == StatusCode::NO_CONTENT {
+            continue;
+        }
         if !matches!(field.name, Name::Connection | Name::TransferEncoding | Name::Upgrade | Name::OfTheConnection) {
             hpack::put(field.text, field.value, into);
         }

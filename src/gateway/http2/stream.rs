@@ -148,7 +148,9 @@ impl Held {
         self.with(SizeHint::with_exact(0), |stream| {
             let here = stream.content.len() as u64;
             match stream.left {
-                _ if stream.is_received => SizeHint::with_exact(here),
+                // What has trailers behind it must not be sent on with a length: after that none can follow.
+                _ if stream.is_received && stream.trailers.is_none() => SizeHint::with_exact(here),
+                _ if stream.is_received => SizeHint::default(),
                 Some(left) => SizeHint::with_exact(left.saturating_add(here)),
                 None => SizeHint::default(),
             }

@@ -4,13 +4,15 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use proptest::prelude::*;
 use tokio::io::duplex;
 
 use super::frame::{self, ACK, END_HEADERS, END_STREAM, HEAD, Head, Kind, PADDED};
 use super::link::Link;
 use super::*;
+use crate::gateway::fields::Fields;
+use crate::gateway::message::AnswerHead;
 use crate::verdict::Denial;
 
 const BOUNDS: Bounds = Bounds { stream_window: 65_535, connection_window: 100_000, streams: 3, head_bytes: 2000 };
@@ -380,6 +382,27 @@ fn content_waits_for_windows_and_goes_on_in_turn() {
     link.take(&framed(Kind::Settings, 0, 0, b"\0\x04\0\0\0\x10")).unwrap();
     assert_eq!(data(&mut link)[0], (1, END_STREAM, "c".to_owned()));
     assert!(link.streams.get(1).is_some_and(|stream| stream.is_sent && stream.queued.is_none()));
+}
+
+#[test]
+fn a_stream_that_is_gone_does_not_stand_in_line() {
+    let mut link = server();
+    link.take(&request(1, END_STREAM)).unwrap();
+    link.take(&framed(Kind::WindowUpdate, 0, 1, &1_000_000_u32.to_be_bytes())).unwrap();
+    link.put_data(1, Bytes::from(vec![0; 70_000]), true);
+    assert!(link.streams.get(1).unwrap().is_blocked, "the connection's window is used up, or the outbox is full");
+    link.let_go(1, true);
+    assert_eq!(link.in_line(), 0);
+}
+
+#[test]
+fn an_answer_without_content_has_no_length() {
+    let mut fields = Fields::default();
+    fields.add(b"content-length", b"5");
+    let head = AnswerHead { status: StatusCode::NO_CONTENT, reason: None, fields };
+    let mut written = BytesMut::new();
+    put_answer(&head, None, None, &mut written);
+    assert_eq!(written[..], [0x89]);
 }
 
 #[test]

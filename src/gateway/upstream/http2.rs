@@ -18,10 +18,12 @@ use crate::gateway::message::AnswerHead;
 
 /// Streams on one connection before another is opened.
 const STREAMS_MOST: usize = 100;
-/// What a service may send ahead, and in the head of an answer.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// What a service may send ahead, and in the head of an answer. All streams together may have all that they may have each: some whose
+/// clients do not read must not keep the others, which are of other clients, from coming.
 const BOUNDS: Bounds = Bounds {
-    stream_window: 1024 * 1024,
-    connection_window: 4 * 1024 * 1024,
+    stream_window: STREAM_WINDOW,
+    connection_window: STREAM_WINDOW * STREAMS_MOST as u32,
     streams: STREAMS_MOST as u32,
     head_bytes: 256 * 1024,
 };

@@ -6,6 +6,8 @@
 
 /// The bytes looked at in one step.
 const BLOCK: usize = 64;
+/// Bytes that are looked at together where they may be nothing but numbers.
+const WIDE: usize = 4 * BLOCK;
 
 /// Where the skipping stands: how deep, and whether inside a string.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,13 +32,23 @@ impl Skip {
 
     /// Skips as far as the value goes, and gives the number of bytes that were its own.
     pub fn run(&mut self, bytes: &[u8]) -> usize {
-        let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+        let (wide, rest) = bytes.as_chunks::<WIDE>();
         let mut skipped = 0;
-        for block in blocks {
-            skipped += self.block(block, BLOCK);
+        for wide in wide {
+            // Nearly all of a large answer is numbers.
+            if !self.escaping && !may_have_marks(wide) {
+                skipped += WIDE;
+                continue;
+            }
+            skipped += self.blocks(wide.as_chunks().0);
             if self.is_over() {
                 return skipped;
             }
+        }
+        let (blocks, rest) = rest.as_chunks::<BLOCK>();
+        skipped += self.blocks(blocks);
+        if self.is_over() {
+            return skipped;
         }
         if rest.is_empty() {
             return skipped;
@@ -49,10 +61,21 @@ impl Skip {
         skipped + self.block(&padded, rest.len())
     }
 
+    /// Skips whole blocks, as far as the value goes.
+    fn blocks(&mut self, blocks: &[[u8; BLOCK]]) -> usize {
+        let mut skipped = 0;
+        for block in blocks {
+            skipped += self.block(block, BLOCK);
+            if self.is_over() {
+                break;
+            }
+        }
+        skipped
+    }
+
     /// `used` is the number of bytes in the block that belong to the input.
     fn block(&mut self, block: &[u8; BLOCK], used: usize) -> usize {
-        // Nearly all of a large answer is numbers.
-        if !self.escaping && (!may_have_marks(block) || !has_marks(block)) {
+        if !self.escaping && !has_marks(block) {
             return used;
         }
         let escaped = self.escaped(block, used);
@@ -112,7 +135,7 @@ const fn is_close(byte: u8) -> bool {
 }
 
 /// Whether there are quotes, or anything from `[` on, which all other marks are. What numbers are made of is not, but for exponents.
-fn may_have_marks(block: &[u8; BLOCK]) -> bool {
+fn may_have_marks(block: &[u8; WIDE]) -> bool {
     let (mut most, mut quotes) = (0, 0);
     for byte in block {
         most = u8::max(most, *byte);

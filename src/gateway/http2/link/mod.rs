@@ -236,6 +236,11 @@ impl Link {
     }
 
     #[cfg(test)]
+    pub fn in_line(&self) -> usize {
+        self.blocked.len()
+    }
+
+    #[cfg(test)]
     pub fn is_greeted(&self) -> bool {
         self.is_greeted
     }
@@ -298,6 +303,9 @@ impl Link {
     /// Nobody is there for the stream: if the other side is not done with it, it is told.
     fn forget(&mut self, number: u32) {
         let Some(stream) = self.streams.remove(number) else { return };
+        if stream.is_blocked {
+            self.blocked.retain(|other| *other != number);
+        }
         if !stream.is_open() {
             return;
         }
