@@ -21,6 +21,11 @@ pub fn wall() -> WallTime {
     now
 }
 
+/// The second that it is by the wall clock, as of its last tick: good to some milliseconds, and a fifth of the cost.
+pub fn second() -> u64 {
+    u64::try_from(clock_gettime(ClockId::RealtimeCoarse).tv_sec).unwrap_or_default()
+}
+
 /// Milliseconds from the boot clock to the wall clock, as last compared by [`compare`].
 static WALL_MINUS_BOOT: AtomicI64 = AtomicI64::new(i64::MIN);
 

@@ -29,6 +29,8 @@ pub struct Deadlines {
     pub total: Instant,
     /// From the end of the request to the head of the answer.
     pub first_byte: Duration,
+    /// When the call began.
+    pub begun: Instant,
 }
 
 /// Where a call goes, and until when.
@@ -232,8 +234,9 @@ impl Future for InFlight {
 impl Waiting {
     /// The wait for the first byte begins when the request is complete; the whole call has its own deadline.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Deadlines { total, first_byte } = self.deadlines;
-        let mut until = *self.until.get_or_insert_with(|| total.min(Instant::now() + first_byte));
+        let Deadlines { total, first_byte, begun } = self.deadlines;
+        // A request that came whole was complete when the call began; for another one it is set anew until it is.
+        let mut until = *self.until.get_or_insert_with(|| total.min(begun + first_byte));
         while self.roundtrip.poll_until(cx, until).is_ready() {
             let now = Instant::now();
             if now >= total || self.exchange.upload().state() == UploadState::Complete {

@@ -280,7 +280,8 @@ impl Gateway {
     fn deadlines(&self, timeout: Option<Duration>) -> Deadlines {
         let limits = &self.config.limits;
         let total = timeout.map_or(limits.total, |timeout| timeout.min(limits.total));
-        Deadlines { total: Instant::now() + total, first_byte: limits.upstream_first_byte }
+        let begun = Instant::now();
+        Deadlines { total: begun + total, first_byte: limits.upstream_first_byte, begun }
     }
 }
 

@@ -112,7 +112,7 @@ impl HourFlush {
         let dirty = self.lines_where(|line, version| version != line.flushed);
         let mut taken: Vec<Taken> = dirty.iter().filter_map(|key| self.take(*key)).collect();
         // In the order of the ledger's rows, so that each batch is a stretch of them: the embedded one writes whole pages.
-        taken.sort_unstable_by_key(|taken| self.keys.get(taken.key).map(|places| places.key));
+        taken.sort_by_cached_key(|taken| self.keys.get(taken.key).map(|places| places.key));
         let busy = dirty.len() - taken.len();
         report.busy += busy;
         let is_over = busy == 0 && self.watermark < hour.end() && now >= hour.end();

@@ -20,7 +20,6 @@ use self::feed::Fed;
 use crate::gateway::http1::Malformed;
 use crate::gateway::http2::Receiving;
 use crate::gateway::message::{Answer, RequestHead};
-use crate::time::WallTime;
 use crate::verdict::Denial;
 
 /// Whoever answers what a connection asks.
@@ -62,8 +61,7 @@ thread_local! {
 
 /// The time to the second for an answer that does not say it. Written anew once in each.
 fn date() -> Option<HeaderValue> {
-    let WallTime(now) = crate::clock::wall();
-    let second = now / 1000;
+    let second = crate::clock::second();
     NOW.with_borrow_mut(|(of, text)| {
         if *of != second {
             (*of, *text) = (second, written(second));

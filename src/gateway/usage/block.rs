@@ -7,7 +7,7 @@
 /// The bytes looked at in one step.
 const BLOCK: usize = 64;
 /// Bytes that are looked at together where they may be nothing but numbers.
-const WIDE: usize = 4 * BLOCK;
+const WIDE: usize = 2 * BLOCK;
 
 /// Where the skipping stands: how deep, and whether inside a string.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +65,10 @@ impl Skip {
     fn blocks(&mut self, blocks: &[[u8; BLOCK]]) -> usize {
         let mut skipped = 0;
         for block in blocks {
+            if !self.escaping && !may_have_marks(block) {
+                skipped += BLOCK;
+                continue;
+            }
             skipped += self.block(block, BLOCK);
             if self.is_over() {
                 break;
@@ -135,7 +139,7 @@ const fn is_close(byte: u8) -> bool {
 }
 
 /// Whether there are quotes, or anything from `[` on, which all other marks are. What numbers are made of is not, but for exponents.
-fn may_have_marks(block: &[u8; WIDE]) -> bool {
+fn may_have_marks<const N: usize>(block: &[u8; N]) -> bool {
     let (mut most, mut quotes) = (0, 0);
     for byte in block {
         most = u8::max(most, *byte);
