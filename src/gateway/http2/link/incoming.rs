@@ -155,7 +155,7 @@ impl Link {
         } else {
             self.spend_frame()?;
         }
-        if content < SMALL && !ends {
+        if self.is_little(content) && !ends {
             self.spend_frame()?;
         }
         // The first byte of padding says how much there is.
@@ -163,8 +163,14 @@ impl Link {
         Ok(Some(rest))
     }
 
+    /// Content that is less than anybody sends again and again. A service may: it is known, and all its calls are on this connection.
+    fn is_little(&self, content: u32) -> bool {
+        content == 0 || content < SMALL && self.side == Side::Server
+    }
+
     /// Whether so much content may come of the stream at all.
     fn take_data(&mut self, number: u32, content: u32) -> Result<(), Error> {
+        let is_little = self.is_little(content);
         let Some(stream) = self.streams.get(number) else { return Ok(()) };
         if stream.broken.is_some() {
             return self.spend_frame();
@@ -179,7 +185,7 @@ impl Link {
             _ if stream.answer.is_awaited() => self.malformed(number),
             _ => {
                 stream.left = left.flatten();
-                if content >= SMALL {
+                if !is_little {
                     self.frames.refill();
                 }
                 Ok(())
