@@ -13,8 +13,8 @@ use crate::world::{DEFAULT_HOST, World};
 
 const CALLS: usize = 200;
 /// Of one kept-alive call, all that its data-plane thread does outside the kernel, with the debug assertions and the little optimisation
-/// of the profile `ci`, in which 63 255 were measured. A change that goes beyond says why, and raises it.
-const BUDGET: u64 = 70_000;
+/// of the profile `ci`, in which 48 282 were measured. A change that goes beyond says why, and raises it.
+const BUDGET: u64 = 53_000;
 
 #[test]
 fn a_kept_alive_call_makes_four_socket_calls() {
