@@ -78,4 +78,11 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"], trusted), "10.0.0.3");
         assert_eq!(client("10.0.0.1", &["1.1.1.1, x, 10.0.0.2"], trusted), "10.0.0.2");
     }
+
+    #[test]
+    fn bytes_that_are_no_text_hide_nothing_to_their_right() {
+        let mut fields = Fields::default();
+        fields.add(b"x-forwarded-for", b"\xff, 1.2.3.4");
+        assert_eq!(client_address(ip("10.0.0.1"), &fields, &nets(&["10.0.0.0/8"])), ip("1.2.3.4"));
+    }
 }

@@ -10,8 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONNECTION;
-use http::{HeaderName, HeaderValue, Version};
+use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -21,21 +20,19 @@ use crate::config::LimitsConfig;
 use crate::gateway::Gateway;
 use crate::gateway::downstream::{ClientBody, Service, http1, http2};
 use crate::gateway::guard::{Activity, Cut, Deadlines, Guard, InCall};
+use crate::gateway::http2::PREFACE;
 use crate::gateway::leaving::{Leaving, Left};
 use crate::gateway::message::{Answer, RequestHead};
 use crate::telemetry::metrics::ConnectionEnd;
 use crate::verdict::Denial;
 
 /// The first bytes of HTTP/2 with prior knowledge. No HTTP/1 request begins like that (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What one read takes in while the protocol is chosen: usually a whole request.
 const FIRST_READ: usize = 4096;
 /// How long a stop waits for a call on a connection that it found open without one: the client may not know yet.
 const LAST_CALL: Duration = Duration::from_millis(250);
 /// How long a connection on which nothing happens may take to end once it was told to.
 const PARTING: Duration = Duration::from_secs(3);
-static CONNECTION_FIELD: HeaderName = CONNECTION;
-static CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// How connections are served; made once.
 pub struct Protocols {
@@ -145,7 +142,7 @@ impl Service for Calls {
             let is_h2 = head.version == Version::HTTP_2;
             let mut answer = gateway.call(&connection, in_call, head, body).await;
             if !is_h2 && connection.activity.is_closing() {
-                answer.head.fields.push(&CONNECTION_FIELD, &CLOSE);
+                answer.head.fields.add(b"connection", b"close");
             }
             answer
         })

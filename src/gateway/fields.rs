@@ -161,11 +161,6 @@ impl Fields {
         self.end_line(start, known, value);
     }
 
-    /// Says this beside all that is there.
-    pub fn push(&mut self, name: &'static HeaderName, value: &HeaderValue) {
-        self.add(name.as_str().as_bytes(), value.as_bytes());
-    }
-
     fn end_line(&mut self, start: usize, name: Name, value: &[u8]) {
         self.bytes.extend_from_slice(COLON);
         let from = self.bytes.len();
@@ -418,7 +413,7 @@ mod tests {
                     list.retain(|(name, _)| name != "content-length" || !std::mem::replace(&mut seen, true));
                 }
                 3 => {
-                    fields.push(&http::header::TE, &HeaderValue::from_static("trailers"));
+                    fields.add(b"TE", b"trailers");
                     list.push(("te".to_owned(), "trailers".to_owned()));
                 }
                 _ => {}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -19,8 +19,6 @@ use crate::verdict::Denial;
 
 const BOUNDS: Bounds = Bounds { bytes: 16 * 1024, fields: 100 };
 const SOON: Duration = Duration::from_secs(10);
-
-static SUM: HeaderName = HeaderName::from_static("x-sum");
 
 /// Sends back what it is sent, except for what the target asks for.
 #[derive(Clone, Default)]
@@ -62,7 +60,7 @@ impl Service for Echo {
                         let content = body.to_bytes();
                         let mut answer = answer(200, content);
                         if let Some(sum) = sum {
-                            answer.head.fields.push(&SUM, &sum);
+                            answer.head.fields.add(b"x-sum", sum.as_bytes());
                         }
                         answer
                     }

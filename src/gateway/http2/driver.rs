@@ -32,8 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.shared.lock().wakes(cx.waker());
         loop {
             let read = self.poll_read(cx, &mut begin);
-            let wrote = self.poll_write(cx)?;
-            ready!(wrote);
+            ready!(self.poll_write(cx));
             let mut link = self.shared.lock();
             if !self.is_deaf && link.is_crowded() {
                 // It goes on once some of the calls that are over have noticed it.
@@ -92,25 +91,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.is_deaf = true;
             // A client that closes where there is nothing to be said has not broken anything.
             if error == Error::Closed && link.streams.is_empty() {
-                link.is_done();
+                link.finish();
             } else {
                 link.fail(error);
             }
         }
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// Ready: nothing is left to be written, be it that it cannot be.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let mut link = self.shared.lock();
             if let Err(error) = ready!(link.output.poll_write(&mut self.stream, cx)) {
                 link.fail(error.into());
                 self.is_deaf = true;
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(());
             }
             link.send_blocked();
             if link.output.is_empty() {
                 link.output.release();
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(());
             }
         }
     }

@@ -61,7 +61,7 @@ impl List {
         Self { fields: Fields::with_room(bytes, lines), left: most, ..Self::default() }
     }
 
-    fn is_wrong(&mut self, wrong: Wrong) {
+    fn spoil(&mut self, wrong: Wrong) {
         self.wrong.get_or_insert(wrong);
     }
 
@@ -73,7 +73,7 @@ impl List {
         }
         let is_name = !name.is_empty() && name.iter().all(|byte| is_in_name(*byte));
         if !is_name || !value.iter().all(|byte| is_in_value(*byte)) {
-            return self.is_wrong(Wrong::Malformed);
+            return self.spoil(Wrong::Malformed);
         }
         // As over HTTP/1.1, white space around a value is no part of it.
         let value = value.trim_ascii();
@@ -86,7 +86,7 @@ impl List {
             _ => true,
         };
         if !is_clear {
-            return self.is_wrong(Wrong::Malformed);
+            return self.spoil(Wrong::Malformed);
         }
         self.fields.add_known(known, name, value);
     }
@@ -100,7 +100,7 @@ impl List {
             }
             Some(_) => false,
             None => {
-                self.is_wrong(Wrong::TooLarge);
+                self.spoil(Wrong::TooLarge);
                 false
             }
         }
@@ -109,7 +109,7 @@ impl List {
     /// Where a name with a colon may not stand any more, or twice.
     fn pseudo<T>(&mut self, place: &mut Option<T>, is: Option<T>) {
         if self.has_fields || place.is_some() || is.is_none() {
-            self.is_wrong(Wrong::Malformed);
+            self.spoil(Wrong::Malformed);
         }
         *place = is;
     }
@@ -154,7 +154,7 @@ impl Asking {
             b":authority" if value.is_empty() => {}
             b":authority" => list.pseudo(authority, Authority::from_maybe_shared(Bytes::copy_from_slice(value)).ok()),
             b":path" => list.pseudo(path, path_of(value)),
-            _ => list.is_wrong(Wrong::Malformed),
+            _ => list.spoil(Wrong::Malformed),
         }
     }
 
@@ -209,7 +209,7 @@ impl Answering {
             b":status" if self.list.counts(name, value) => {
                 self.list.pseudo(&mut self.status, StatusCode::from_bytes(value).ok());
             }
-            [b':', ..] => self.list.is_wrong(Wrong::Malformed),
+            [b':', ..] => self.list.spoil(Wrong::Malformed),
             name => self.list.field(name, value),
         }
     }
@@ -243,11 +243,11 @@ impl Trailing {
         match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
             (Ok(name), Ok(value)) if is_lower => {
                 if self.map.try_append(name, value).is_err() {
-                    self.list.is_wrong(Wrong::TooLarge);
+                    self.list.spoil(Wrong::TooLarge);
                 }
             }
             // With a colon before it, it is no name.
-            _ => self.list.is_wrong(Wrong::Malformed),
+            _ => self.list.spoil(Wrong::Malformed),
         }
     }
 

@@ -40,7 +40,7 @@ struct Users(Shared);
 
 impl Drop for Users {
     fn drop(&mut self) {
-        self.0.lock().is_done();
+        self.0.lock().finish();
     }
 }
 

@@ -53,7 +53,7 @@ impl Encoder {
     }
 }
 
-/// Writes one field: indexed where name and value are in the static table, else as a literal without indexing. The
+/// Writes one field: indexed where name and value are in the static table, else as a literal that nobody indexes. The
 /// name is in lower case, as HTTP/2 demands (RFC 9113, 8.2.1).
 pub fn put(name: &[u8], value: &[u8], into: &mut BytesMut) {
     let index = name_index(name);

@@ -251,7 +251,7 @@ impl Link {
     }
 
     /// Nobody will begin a stream any more: the connection ends with its last one.
-    pub fn is_done(&mut self) {
+    pub fn finish(&mut self) {
         self.is_done = true;
         self.wake_driver();
     }
