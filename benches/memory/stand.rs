@@ -26,7 +26,7 @@ impl Stand {
     /// The gateway has these settings of `[gateway]` and what is below it, and knows the first `known` of the keys.
     pub fn start(settings: &str, keys: Vec<String>, known: usize) -> io::Result<Self> {
         let (folder, (service, at)) = (tempfile::tempdir()?, Running::part(&["upstream"])?);
-        let gateway = Gateway::start(folder.path(), settings)?;
+        let gateway = Gateway::start(folder.path(), settings, "")?;
         let account = gateway.operator.account_at(HOST, at[0])?;
         gateway.operator.import(&account, &keys[..known])?;
         let keys = Keys { good: keys, wrong: Vec::new(), spare: Vec::new() };

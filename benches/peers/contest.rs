@@ -120,13 +120,14 @@ impl<'a> Entry<'a> {
     }
 
     fn run(&self, standing: &mut HashMap<Who, Standing>, plan: Plan) -> io::Result<Run> {
-        let standing = standing.get_mut(&self.contender.who).ok_or(io::ErrorKind::NotFound)?;
-        let deleting = match &mut standing.process {
-            Process::Ours(ours) if self.contender.deletes > 0 => {
-                Some(ours.take_for_deletion(plan.deletes(self.contender.deletes))?.start(self.contender.deletes))
+        let deletes = self.contender.deletes;
+        let deleting = match standing.get_mut(&Who::Ours).map(|ours| &mut ours.process) {
+            Some(Process::Ours(ours)) if deletes > 0 => {
+                Some(ours.take_for_deletion(plan.deletes(deletes))?.start(deletes))
             }
             _ => None,
         };
+        let standing = standing.get(&self.contender.who).ok_or(io::ErrorKind::NotFound)?;
         let (load, pid) = (self.load(standing), standing.pid());
         let read = || pid.map_or_else(Used::default, |pid| used(pid, DATA_PLANE));
         let flooding = self.start_flood(standing, plan.times);

@@ -32,9 +32,9 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it with these settings of `[gateway]` and what is below it, and waits until it is ready. Its data is in a folder of its own
+    /// Starts it with these settings of `[gateway]` and what is below it, and of `[meter]`, and waits until it is ready. Its data is in a folder of its own
     /// below this one, since its store lasts.
-    pub fn start(below: &Path, settings: &str) -> io::Result<Self> {
+    pub fn start(below: &Path, settings: &str, of_meter: &str) -> io::Result<Self> {
         let data = tempfile::tempdir_in(below)?;
         let folder = data.path();
         // Where it has its counters by default, but gone afterwards.
@@ -45,7 +45,7 @@ impl Gateway {
         let meter = slab.as_ref().map(|slab| format!("slab_dir = {:?}\n", slab.path())).unwrap_or_default();
         let text = format!(
             "[gateway]\nlisten = [\"127.0.0.1:0\"]\n{settings}\
-             [control]\nlisten = \"127.0.0.1:0\"\n[keys]\nactive_max = 10000\ndaily_max = 1000000\n[meter]\n{meter}"
+             [control]\nlisten = \"127.0.0.1:0\"\n[keys]\nactive_max = 10000\ndaily_max = 1000000\n[meter]\n{of_meter}{meter}"
         );
         let config = folder.join("config.toml");
         fs::write(&config, text)?;

@@ -13,7 +13,7 @@ pub fn versions(envoy: Option<&Path>) -> Vec<(Who, Option<String>)> {
 }
 
 /// Date, machine, versions and the plan, as lines of a report.
-pub fn describe(versions: &[(Who, Option<String>)], plan: Plan) -> Vec<(String, String)> {
+pub fn describe(versions: &[(Who, Option<String>)], plan: Plan, flush: Option<&str>) -> Vec<(String, String)> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let processors = read("/proc/cpuinfo");
     let mut models = processors.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -29,6 +29,7 @@ pub fn describe(versions: &[(Who, Option<String>)], plan: Plan) -> Vec<(String, 
         ("load before the run", read("/proc/loadavg")),
         ("rounds", format!("{} of {seconds} s each, in turn; driver, service and proxy share the cores", plan.rounds)),
     ];
+    facts.extend(flush.map(|flush| ("meter.flush", flush.to_owned())));
     let built = if cfg!(debug_assertions) { " (built with debug assertions: not a figure to quote)" } else { "" };
     for (who, version) in versions {
         let version = version.as_deref().unwrap_or("not installed");

@@ -73,6 +73,9 @@ struct Options {
     /// Three rounds of a second, to see that everything works.
     #[arg(long)]
     quick: bool,
+    /// The gateway's `meter.flush`, where it is not to be the default.
+    #[arg(long)]
+    flush: Option<String>,
     /// A folder for peers.md, peers.json and peers.svg.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -145,7 +148,15 @@ impl Options {
         let keys = Keys::new(cases.iter().map(|case| plan.all_deletes(case)).sum());
         let (upstream, lenient) = (at[0], at[1]);
         let folder = folder.path();
-        let site = Site { folder, upstream, lenient, keys: &keys, certificate: &certificate, envoy };
+        let site = Site {
+            folder,
+            upstream,
+            lenient,
+            keys: &keys,
+            certificate: &certificate,
+            envoy,
+            flush: self.flush.as_deref(),
+        };
         let versions = machine::versions(site.envoy.as_deref());
         for (who, version) in &versions {
             println!("{:<18} {}", who.name(), version.as_deref().unwrap_or("is not here, and is left out"));
@@ -154,7 +165,7 @@ impl Options {
             let is_wanted = self.peers.is_empty() || matches!(who, Who::Ours) || self.peers.contains(&who);
             is_wanted && versions.iter().all(|(known, version)| *known != who || version.is_some())
         };
-        let mut report = Report { machine: machine::describe(&versions, plan), cases: Vec::new() };
+        let mut report = Report { machine: machine::describe(&versions, plan, site.flush), cases: Vec::new() };
         for case in cases {
             let held = Held::new(case, contest::hold(case, &site, plan, here)?);
             println!("\n{}", held.table());

@@ -24,7 +24,8 @@ pub struct Ours {
 
 /// Starts it and brings all keys in. With `tls` it serves TLS and nothing else, since that is a setting of all its addresses.
 pub fn start(site: &Site<'_>, tls: bool) -> io::Result<(Ours, Doors)> {
-    let gateway = Gateway::start(site.folder, &settings(site, tls))?;
+    let of_meter = site.flush.map(|flush| format!("flush = {flush:?}\n")).unwrap_or_default();
+    let gateway = Gateway::start(site.folder, &settings(site, tls), &of_meter)?;
     let doors = Doors { http: gateway.at, tls: tls.then_some(gateway.at), grpc: gateway.at };
     let operator = gateway.operator;
     operator.import(&operator.account_at(HOST, site.upstream)?, &site.keys.good)?;

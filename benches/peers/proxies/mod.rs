@@ -40,6 +40,8 @@ pub struct Site<'a> {
     pub certificate: &'a Certificate,
     /// Envoy, where it is not on the path.
     pub envoy: Option<PathBuf>,
+    /// How often the gateway is to flush usage, where that is not the default.
+    pub flush: Option<&'a str>,
 }
 
 /// Where a proxy takes calls.

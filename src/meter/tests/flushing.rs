@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::meter::FlushReport;
+use crate::meter::flush::pause_after;
 use crate::meter::hour_flush::HourFlush;
 use crate::meter::record::Flush;
 use crate::meter::shard::SHARED;
@@ -38,6 +39,13 @@ fn only_what_changed_is_flushed_and_as_one_value_for_each_key() {
     assert_eq!(ledger.sent.lock().iter().map(|flush| flush.sequence).collect::<Vec<_>>(), [1, 2]);
     flusher.flush_everything_again();
     assert_eq!(runtime().block_on(flusher.flush_once(now)).unwrap().lines, 2);
+}
+
+#[test]
+fn a_flush_of_many_lines_is_followed_by_a_longer_pause_and_never_by_more_than_the_interval() {
+    let every = Duration::from_secs(3);
+    let pauses = [0, 1499, 1500, 2999, 3000, 1_000_000].map(|lines| pause_after(lines, every).as_secs());
+    assert_eq!(pauses, [1, 1, 2, 2, 3, 3]);
 }
 
 #[test]
