@@ -32,17 +32,17 @@ const KEEP_AGAIN: Duration = Duration::from_secs(10);
 /// A clock that jumps over more hours than these was set: nobody waits for usage of the years between.
 const MOST_HOURS: u32 = 35 * 24;
 
-/// A flush of so many lines is a small one.
-const FEW: usize = 1500;
+/// So many lines are a fifth of what makes the longest pause.
+const FIFTH: usize = 1000;
 
-/// How long after a flush of so many lines the next one begins: all of `every` after one of many, a third of it after one of few.
+/// How long after a flush of so many lines the next one begins: from a fifth of `every` where they were few to all of it.
 ///
-/// A thousand lines take the writer of the embedded ledger some 4 ms, mostly for pages that it writes. While it is at that, whoever
-/// shares its processor waits; and most lines that change at all change again within the interval. Where that was 1.5 % of the time, one
-/// in a hundred calls was seen to wait (`docs/performance.md`).
+/// A thousand lines take the writer of the embedded ledger some 3 ms, mostly for pages that it writes. While it is at that, calls wait that
+/// came to the same processor; and most lines that change at all change again within the interval. Where flushing took 1.5 % of the time,
+/// one call in a hundred was seen to wait (`docs/performance.md`).
 pub fn pause_after(lines: usize, every: Duration) -> Duration {
-    let thirds = (1 + lines / FEW).min(3);
-    every * u32::try_from(thirds).unwrap_or(3) / 3
+    let fifths = (1 + lines / FIFTH).min(5);
+    every * u32::try_from(fifths).unwrap_or(5) / 5
 }
 
 /// What one flush did.
@@ -110,7 +110,7 @@ impl Flusher {
         }
     }
 
-    /// Flushes, and prepares files, until `stop` turns true or its sender is gone: at least every `every`, and up to three times as often
+    /// Flushes, and prepares files, until `stop` turns true or its sender is gone: at least every `every`, and up to five times as often
     /// while few lines change. What it returns can make the final flush. `told` hears of every flush.
     pub async fn run(
         mut self,

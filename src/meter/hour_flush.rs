@@ -265,6 +265,9 @@ impl HourFlush {
                 }
             }
         }
+        if !found.contains(&true) {
+            return Vec::new();
+        }
         self.by_key.values().copied().filter(|key| found.get(*key) == Some(&true)).collect()
     }
 
