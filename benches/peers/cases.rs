@@ -151,8 +151,8 @@ fn steady(deletes: u32) -> Vec<Contender> {
     contenders
 }
 
-/// The gateway alone. Driver, service and gateway share the machine, so a flood of whatever calls slows others down: one of bad keys is to
-/// do so no more than one of good keys.
+/// Driver, service and gateway share the machine, so a flood of whatever calls slows others down: one of bad keys is to do so no more than
+/// one of good keys. HAProxy shows what a flood does to others here.
 fn flooded() -> Vec<Contender> {
     let ours = |gate| Contender::new(Who::Ours, SMALL, gate);
     let by = |flood: Flood, gate| Contender { manner: flood.name(), flood: Some(flood), ..ours(gate) };
@@ -161,5 +161,7 @@ fn flooded() -> Vec<Contender> {
         by(Flood::Good, Some(1.2)),
         by(Flood::Malformed, None),
         Contender { manner: "no flood", ..ours(None) },
+        Contender { who: Who::Haproxy, ..by(Flood::Unknown, None) },
+        Contender { who: Who::Haproxy, manner: "no flood", ..ours(None) },
     ]
 }
