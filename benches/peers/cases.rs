@@ -136,8 +136,8 @@ fn metering() -> Vec<Contender> {
     vec![Contender::new(Who::Ours, SMALL, None), Contender::new(Who::Bare, SMALL, Some(1.12))]
 }
 
-/// At a fixed rate, with the driver alone for what of it is its own. Nobody else has deletes like ours, so the others are also measured while
-/// the gateway makes them beside: it takes no calls then, and what they cost the machine is the same.
+/// At a fixed rate, with the driver alone for what of it is its own. HAProxy has no deletes like ours, so it is also measured while the gateway
+/// makes them beside it, which takes no calls then: what they cost the machine is the same.
 fn steady(deletes: u32) -> Vec<Contender> {
     let gate = 1.1;
     let mut contenders = against(SMALL, if deletes > 0 { NONE } else { [gate, NO, NO, NO] });

@@ -32,8 +32,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it with these settings of `[gateway]` and what is below it, and of `[meter]`, and waits until it is ready. Its data is in a folder of its own
-    /// below this one, since its store lasts.
+    /// Starts it with these settings of `[gateway]` and what is below it, and with these of `[meter]`, and waits until it is ready. Its data
+    /// is in a folder of its own below this one, since its store lasts.
     pub fn start(below: &Path, settings: &str, of_meter: &str) -> io::Result<Self> {
         let data = tempfile::tempdir_in(below)?;
         let folder = data.path();
