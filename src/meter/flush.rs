@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::hour_flush::{HourFlush, Unspooled};
 use super::spool::folded::{Folded, Resent};
@@ -34,15 +35,17 @@ const MOST_HOURS: u32 = 35 * 24;
 
 /// So many lines are a fifth of what makes the longest pause.
 const FIFTH: usize = 1000;
+/// However few lines there are, the next flush is not sooner than this, unless `every` is.
+const SOONEST: Duration = Duration::from_millis(250);
 
-/// How long after a flush of so many lines the next one begins: from a fifth of `every` where they were few to all of it.
+/// How long after the beginning of a flush of so many lines the next one begins: from a fifth of `every` where they were few to all of it.
 ///
 /// A thousand lines take the writer of the embedded ledger some 3 ms, mostly for pages that it writes. While it is at that, calls wait that
 /// came to the same processor; and most lines that change at all change again within the interval. Where flushing took 1.5 % of the time,
 /// one call in a hundred was seen to wait (`docs/performance.md`).
 pub fn pause_after(lines: usize, every: Duration) -> Duration {
     let fifths = (1 + lines / FIFTH).min(5);
-    every * u32::try_from(fifths).unwrap_or(5) / 5
+    (every * u32::try_from(fifths).unwrap_or(5) / 5).max(SOONEST).min(every)
 }
 
 /// What one flush did.
@@ -119,16 +122,17 @@ impl Flusher {
         mut told: impl FnMut(&Flushed),
     ) -> Self {
         let mut health = Health::default();
-        let mut pause = Duration::ZERO;
+        let mut next = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return self,
                 () = async {
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep_until(next).await;
+                    let began = Instant::now();
                     let flushed = self.tend(&mut health).await;
                     told(&flushed);
-                    pause = pause_after(flushed.map_or(0, |report| report.lines), every);
+                    next = began + pause_after(flushed.map_or(0, |report| report.lines), every);
                 } => {}
             }
         }

@@ -116,7 +116,7 @@ impl HourFlush {
         let (mut rest, mut busy) = (dirty.as_slice(), 0);
         loop {
             let (batch, later) = rest.split_at(rest.len().min(BATCH));
-            // Each is read when it is its turn, which is little work at a time and needs no room for all of them.
+            // Read only now, which is little work at a time and needs no room for all of them.
             let taken = self.take(batch);
             busy += taken.busy;
             // Only with the last batch does the ledger have everything up to now.
@@ -218,7 +218,8 @@ impl HourFlush {
 
     /// All lines of the hour that count anything.
     fn lines(&self) -> Vec<(LineKey, Counters)> {
-        let mut lines = self.take_all().lines;
+        let keys: Vec<usize> = self.by_key.values().copied().collect();
+        let mut lines = self.take(&keys).lines;
         lines.retain(|(_, counters)| *counters != Counters::default());
         lines
     }
@@ -258,9 +259,9 @@ impl HourFlush {
         let mut found = vec![false; self.keys.len()];
         for file in &self.files {
             let view = file.slab.view();
-            for (at, line) in (0_u32..).zip(&file.lines) {
-                let found = line.key.and_then(|key| found.get_mut(key));
-                if let Some(found) = found.filter(|_| holds(line, view.version(at))) {
+            let lines = (0_u32..).zip(&file.lines).filter(|(at, line)| holds(line, view.version(*at)));
+            for key in lines.filter_map(|(_, line)| line.key) {
+                if let Some(found) = found.get_mut(key) {
                     *found = true;
                 }
             }
@@ -269,10 +270,6 @@ impl HourFlush {
             return Vec::new();
         }
         self.by_key.values().copied().filter(|key| found.get(*key) == Some(&true)).collect()
-    }
-
-    fn take_all(&self) -> Taken {
-        self.take(&self.by_key.values().copied().collect::<Vec<_>>())
     }
 
     fn take(&self, keys: &[usize]) -> Taken {
@@ -292,7 +289,7 @@ impl HourFlush {
         taken
     }
 
-    /// The sum over all lines of a key. `None` while one of them is being written, or is not known yet: the line of a key in the shared
+    /// The sum over all lines of a key; what it is of is put behind `seen`. `None` while one of them is being written, or is not known yet: the line of a key in the shared
     /// shard is there before the one in which its first call is opened, whose file may have been made since files were looked for.
     fn sum(&self, places: &[Place], seen: &mut Vec<(Place, u64)>) -> Option<Counters> {
         let mut sum = Counters::default();
@@ -318,14 +315,16 @@ impl HourFlush {
         self.learn_shared();
         self.learn_own();
         let readable = self.files.iter().flat_map(|file| &file.lines).all(|line| line.key.is_some());
-        readable && self.is_last(&self.take_all())
+        let mut seen = Vec::new();
+        readable && self.keys.iter().all(|key| self.is_last(&key.places, &mut seen))
     }
 
-    fn is_last(&self, taken: &Taken) -> bool {
+    /// `seen` is only room for what is looked at.
+    fn is_last(&self, places: &[Place], seen: &mut Vec<(Place, u64)>) -> bool {
+        seen.clear();
+        let has_ended = self.sum(places, seen).is_some_and(|sum| sum.opened == sum.committed());
         let flushed = |place: &Place| Some(self.files.get(place.file)?.lines.get(place.line as usize)?.flushed);
-        taken.busy == 0
-            && taken.seen.iter().all(|(place, version)| flushed(place) == Some(*version))
-            && taken.lines.iter().all(|(_, counters)| counters.opened == counters.committed())
+        has_ended && seen.iter().all(|(place, version)| flushed(place) == Some(*version))
     }
 
     /// Numbers go on where an earlier flusher of this meter, or recovery, would find them.

@@ -1,17 +1,21 @@
 //! Flushing: absolute values, whatever happens on the way.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::meter::FlushReport;
 use crate::meter::flush::pause_after;
 use crate::meter::hour_flush::HourFlush;
-use crate::meter::record::Flush;
+use crate::meter::record::{Flush, LedgerLine};
 use crate::meter::shard::SHARED;
-use crate::store::Ledger;
+use crate::meter::witness::Acknowledged;
+use crate::meter::{FlushReport, Flushed};
+use crate::store::{Ledger, StoreError, UsageTotal};
 
 #[test]
 fn only_what_changed_is_flushed_and_as_one_value_for_each_key() {
@@ -46,6 +50,81 @@ fn a_flush_of_many_lines_is_followed_by_a_longer_pause_and_never_by_more_than_th
     let every = Duration::from_secs(5);
     let pauses = [0, 999, 1000, 1999, 2000, 4000, 1_000_000].map(|lines| pause_after(lines, every).as_secs());
     assert_eq!(pauses, [1, 1, 2, 2, 3, 5, 5]);
+    let [short, shorter] = [400, 100].map(Duration::from_millis);
+    assert_eq!(pause_after(0, short), Duration::from_millis(250), "no pause is made shorter than that");
+    assert_eq!([0, 4000].map(|lines| pause_after(lines, shorter)), [shorter; 2]);
+}
+
+#[test]
+fn the_background_task_waits_for_as_long_as_the_flush_before_was_large() {
+    let every = Duration::from_secs(2);
+    let few = paces(1, every);
+    let many = paces(4000, every);
+    // From end to end: that of a flush is a little after its beginning.
+    assert!(few < every * 3 / 4, "{few:?}");
+    assert!(many > every * 3 / 4, "{many:?}");
+}
+
+/// The time from a flush of so many lines to the one after it.
+fn paces(lines: u16, every: Duration) -> Duration {
+    let folder = folder();
+    let meter = meter(folder.path(), 1);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let now = crate::clock::wall();
+    (0..lines).for_each(|number| call(&meter, key(number), now));
+    let mut flushes = Vec::new();
+    let told = |flushed: &Flushed| {
+        flushes.push((std::time::Instant::now(), flushed.as_ref().unwrap().lines));
+        stop.send_replace(flushes.len() == 2);
+    };
+    runtime().block_on(Flusher::new(&meter, Arc::new(MemoryLedger::default())).run(every, stopped, told));
+    let [(first, sent), (second, 0)] = flushes[..] else { panic!("{flushes:?}") };
+    assert_eq!(sent, usize::from(lines));
+    second.duration_since(first)
+}
+
+/// A ledger during whose first merge calls go on.
+struct Interrupted {
+    ledger: MemoryLedger,
+    during: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+#[async_trait]
+impl Ledger for Interrupted {
+    async fn merge_after(&self, flush: Flush, after: u64) -> Result<Acknowledged, StoreError> {
+        let during = self.during.lock().take();
+        during.into_iter().for_each(|calls| calls());
+        self.ledger.merge_after(flush, after).await
+    }
+
+    async fn lines(&self, from: Hour, to: Hour) -> Result<Vec<LedgerLine>, StoreError> {
+        self.ledger.lines(from, to).await
+    }
+
+    fn totals(&self) -> Result<Vec<UsageTotal>, StoreError> {
+        self.ledger.totals()
+    }
+}
+
+#[test]
+fn what_is_counted_during_a_flush_goes_with_a_batch_that_is_still_to_come_or_with_the_next_flush() {
+    let folder = folder();
+    let meter = meter(folder.path(), 1);
+    let now = HOUR.start();
+    let keys = BTreeSet::from_iter((0..600).map(key));
+    keys.iter().for_each(|key| call(&meter, *key, now));
+    let (sent, to_come) = (*keys.first().unwrap(), *keys.last().unwrap());
+    let calling = Arc::clone(&meter);
+    let during = move || [sent, to_come].iter().for_each(|key| call(&calling, *key, now));
+    let ledger = Interrupted { ledger: MemoryLedger::default(), during: Mutex::new(Some(Box::new(during))) };
+    let ledger = Arc::new(ledger);
+    let mut flusher = Flusher::new(&meter, Arc::clone(&ledger) as _);
+    let has = |key| ledger.ledger.all()[&(HOUR, key, meter.incarnation())].opened;
+    assert_eq!(runtime().block_on(flusher.flush_once(now)).unwrap().lines, 600);
+    assert_eq!((has(sent), has(to_come)), (1, 2));
+    assert_eq!(runtime().block_on(flusher.flush_once(now)).unwrap().lines, 1);
+    assert_eq!((has(sent), has(to_come)), (2, 2));
+    assert_eq!(runtime().block_on(flusher.flush_once(now)).unwrap().lines, 0);
 }
 
 #[test]
