@@ -151,16 +151,17 @@ fn steady(deletes: u32) -> Vec<Contender> {
     contenders
 }
 
-/// Driver, service and gateway share the machine, so a flood of whatever calls slows others down: one of bad keys is to do so no more than
-/// one of good keys. HAProxy shows what a flood does to others here.
+/// A flood of bad keys is to leave others as they are without it. Where it is not held back, driver, service and gateway share what the
+/// machine has, so whatever floods slows others down; a flood of good keys shows by how much, and so does HAProxy.
 fn flooded() -> Vec<Contender> {
     let ours = |gate| Contender::new(Who::Ours, SMALL, gate);
     let by = |flood: Flood, gate| Contender { manner: flood.name(), flood: Some(flood), ..ours(gate) };
     vec![
         by(Flood::Unknown, None),
-        by(Flood::Good, Some(1.2)),
+        Contender { manner: "no flood", ..ours(Some(1.2)) },
         by(Flood::Malformed, None),
-        Contender { manner: "no flood", ..ours(None) },
+        by(Flood::Insider, None),
+        by(Flood::Good, None),
         Contender { who: Who::Haproxy, ..by(Flood::Unknown, None) },
         Contender { who: Who::Haproxy, manner: "no flood", ..ours(None) },
     ]

@@ -18,8 +18,10 @@ const MARGIN: Duration = Duration::from_millis(200);
 /// What the calls of a flood come with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flood {
-    /// Each with another key that nobody knows, well-formed and with the right checksum.
+    /// Each with another key that nobody knows, well-formed and with the right checksum. The gateway answers such connections after a pause.
     Unknown,
+    /// The same, but one in a hundred is good, so that nothing is held back: whoever has a key can do that.
+    Insider,
     /// With the keys that the calls beside it have too.
     Good,
     /// With keys whose checksum is wrong.
@@ -30,6 +32,7 @@ impl Flood {
     pub fn name(self) -> &'static str {
         match self {
             Self::Unknown => "bad keys",
+            Self::Insider => "bad keys and 1 % good ones",
             Self::Good => "good keys",
             Self::Malformed => "malformed keys",
         }
@@ -37,13 +40,14 @@ impl Flood {
 
     /// Its calls; `keys` are those of the run.
     pub fn calls(self, keys: &Keys) -> Calls {
-        let wrong = match self {
+        let (wrong, percent) = match self {
             Self::Good => return Calls::http(keys, SMALL),
-            Self::Unknown => Keys::unknown(BAD_KEYS),
-            Self::Malformed => Keys::unknown(KEYS).into_iter().map(malformed).collect(),
+            Self::Unknown => (Keys::unknown(BAD_KEYS), 100),
+            Self::Insider => (Keys::unknown(BAD_KEYS), 99),
+            Self::Malformed => (Keys::unknown(KEYS).into_iter().map(malformed).collect(), 100),
         };
-        let keys = Keys { good: Vec::new(), wrong, spare: Vec::new() };
-        Calls::http(&keys, Ask { wrong: 100, ..SMALL })
+        let keys = Keys { good: keys.good.clone(), wrong, spare: Vec::new() };
+        Calls::http(&keys, Ask { wrong: percent, ..SMALL })
     }
 }
 

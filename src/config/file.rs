@@ -211,6 +211,7 @@ fn limits(read: &mut Reader<'_>) -> LimitsConfig {
         shutdown: read.get(&s::SHUTDOWN),
         failed_auth_rate: read.get(&s::FAILED_AUTH_RATE),
         failed_auth_burst: read.get(&s::FAILED_AUTH_BURST),
+        failed_auth_delay: read.get(&s::FAILED_AUTH_DELAY),
         account_concurrency: read.get(&s::ACCOUNT_CONCURRENCY),
         account_rate: read.get(&s::ACCOUNT_RATE),
         calls: read.get(&s::CALLS),

@@ -105,6 +105,8 @@ pub struct LimitsConfig {
     pub failed_auth_rate: u32,
     /// Bad keys from one address that may come at once when `failed_auth_rate` is set.
     pub failed_auth_burst: u32,
+    /// How long an answer to a bad key is held back on a connection that shows no good one.
+    pub failed_auth_delay: Duration,
     /// Calls in flight in the whole gateway; 0: no limit.
     pub calls: usize,
     /// Calls in flight per account; 0: no limit.

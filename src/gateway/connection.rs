@@ -23,6 +23,7 @@ use crate::gateway::guard::{Activity, Cut, Deadlines, Guard, InCall};
 use crate::gateway::http2::PREFACE;
 use crate::gateway::leaving::{Leaving, Left};
 use crate::gateway::message::{Answer, RequestHead};
+use crate::limits::ShownKeys;
 use crate::telemetry::metrics::ConnectionEnd;
 use crate::verdict::Denial;
 
@@ -45,6 +46,7 @@ pub struct Protocols {
 /// Facts of a connection that its calls need.
 pub struct Connection {
     pub address: IpAddr,
+    pub shown_keys: ShownKeys,
     activity: Arc<Activity>,
 }
 
@@ -177,7 +179,8 @@ where
         return Ok(());
     };
     let activity = Arc::new(Activity::default());
-    let connection = Arc::new(Connection { address, activity: Arc::clone(&activity) });
+    let connection =
+        Arc::new(Connection { address, shown_keys: ShownKeys::default(), activity: Arc::clone(&activity) });
     let protocols = Arc::clone(&gateway.protocols);
     let is_h2 = protocol == Protocol::Http2;
     let guard = Guard::new(stream, early, Arc::clone(&activity), protocols.deadlines, is_h2).counting(left);

@@ -61,6 +61,18 @@ use crate::meter::{Charge, Meter, Unmetered};
 use crate::telemetry::metrics::{ConnectionEnd, Metrics};
 use crate::verdict::Denial;
 
+/// Why a call is denied, and whether its answer waits for a while.
+struct Denied {
+    denial: Denial,
+    is_held_back: bool,
+}
+
+impl From<Denial> for Denied {
+    fn from(denial: Denial) -> Self {
+        Self { denial, is_held_back: false }
+    }
+}
+
 /// An hour is closed no sooner than all threads have left it.
 const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
 
@@ -148,7 +160,12 @@ impl Gateway {
                 headers::to_client(&mut head.fields, id.text());
                 Answer { head, body: Outgoing::relayed(exchange, deadline, in_call) }
             }
-            Err(denial) => self.deny(connection, in_call, denial, manner, &id),
+            Err(Denied { denial, is_held_back }) => {
+                if is_held_back {
+                    self.hold_back(&id).await;
+                }
+                self.deny(connection, in_call, denial, manner, &id)
+            }
         }
     }
 
@@ -156,6 +173,14 @@ impl Gateway {
     pub fn refuse(&self, connection: &Connection, in_call: InCall, denial: Denial) -> Answer {
         let manner = Manner { dialect: Dialect::Http, form: self.config.http_denials, version: Version::HTTP_11 };
         self.deny(connection, in_call, denial, manner, &RequestId::next())
+    }
+
+    /// For up to twice the delay, so that what comes at once does not come back at once. By now the call has no place among those in
+    /// flight any more. Boxed: it is seldom, and every call would carry the room for it.
+    async fn hold_back(&self, id: &RequestId) {
+        self.metrics.denials_held_back.inc();
+        let delay = self.config.limits.failed_auth_delay;
+        Box::pin(tokio::time::sleep(delay + delay * u32::from(id.scattered()) / 256)).await;
     }
 
     fn deny(&self, connection: &Connection, in_call: InCall, denial: Denial, manner: Manner, id: &RequestId) -> Answer {
@@ -172,7 +197,7 @@ impl Gateway {
         dialect: Dialect,
         head: RequestHead,
         body: ClientBody,
-    ) -> Result<(AnswerHead, Option<Box<Exchange>>, Instant), Denial> {
+    ) -> Result<(AnswerHead, Option<Box<Exchange>>, Instant), Denied> {
         // A body that will not be passed on is read on for a while, or the denial would be lost to a reset.
         let unread = UnreadBody::new(&self.config.limits, &head.fields, body);
         // What the gateway is too busy for must not cost it anything more.
@@ -186,18 +211,21 @@ impl Gateway {
         // The key, its account and the cluster, under one lease.
         let admission = {
             let authority = route::authority(&head)?;
-            let denied = |denial| self.verifier.denial(denial, from, crate::clock::boot());
-            let key = extract::presented(&head).map_err(denied)?;
             let to = match &authority {
                 Authority::Name(name) => Destination::Host(name),
                 Authority::Machine(_) => Destination::Default,
             };
-            self.verifier.verify(key, to, from).await?
+            let verified = match extract::presented(&head) {
+                Ok(key) => self.verifier.verify(key, to, from).await,
+                Err(denial) => Err(self.verifier.denial(denial, from, crate::clock::boot())),
+            };
+            verified.map_err(|denial| self.denied_key(connection, denial))?
         };
+        connection.shown_keys.good();
         let browser = extract::is_browser_call(&head.fields);
         if browser && !self.config.allow_browser {
             self.mark_browser(&admission, self.operation(dialect, &head));
-            return Err(Denial::BrowserCall);
+            return Err(Denial::BrowserCall.into());
         }
         let permit = self.limits.admit(admission.verified.account_id(), admission.at)?;
         // From here on the call is counted, whatever becomes of it.
@@ -213,6 +241,12 @@ impl Gateway {
         let onward = Onward { cluster: admission.verified.cluster(), wanted, deadlines };
         let (answer, exchange) = forward(self, onward, request, exchange).await?;
         Ok((answer, exchange, deadlines.total))
+    }
+
+    /// A connection of bad keys alone is answered more slowly.
+    fn denied_key(&self, connection: &Connection, denial: Denial) -> Denied {
+        let is_held_back = connection.shown_keys.bad(denial) && !self.config.limits.failed_auth_delay.is_zero();
+        Denied { denial, is_held_back }
     }
 
     fn operation(&self, dialect: Dialect, head: &RequestHead) -> Operation {

@@ -57,6 +57,11 @@ impl RequestId {
     pub fn text(&self) -> &str {
         str::from_utf8(&self.0).unwrap_or_default()
     }
+
+    /// 0 to 255; those of calls that follow each other are far apart.
+    pub fn scattered(&self) -> u8 {
+        self.text().get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or_default()
+    }
 }
 
 fn fresh() -> u128 {

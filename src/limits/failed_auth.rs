@@ -2,6 +2,7 @@
 //! nothing and waits for nobody.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::connection::network_of;
@@ -12,6 +13,8 @@ use crate::verdict::Denial;
 
 /// Networks remembered at once; those that have failed least are forgotten first.
 const NETWORKS: usize = 65_536;
+/// Calls with a bad key on one connection that are answered at once.
+const AT_ONCE: u32 = 32;
 
 /// How many bad keys an address may show. IPv6 counts per /64.
 pub struct FailedAuth(Option<FailureThrottle<IpAddr>>);
@@ -43,6 +46,39 @@ impl FailedAuth {
 impl From<&LimitsConfig> for FailedAuth {
     fn from(limits: &LimitsConfig) -> Self {
         Self::new(limits.failed_auth_rate, limits.failed_auth_burst)
+    }
+}
+
+/// What the keys of one connection's calls were like. A client that has shown nothing but bad ones is answered after a pause: it asks
+/// no faster than its answers come, so what it takes from others is small, however fast it could ask. Where a good key was shown nothing
+/// is ever held back, since clients behind one proxy share its connections.
+#[derive(Debug, Default)]
+pub struct ShownKeys(AtomicU32);
+
+impl ShownKeys {
+    /// In place of the number of bad keys: there was a good one.
+    const HAS_GOOD: u32 = u32::MAX;
+
+    pub fn good(&self) {
+        if self.0.load(Ordering::Relaxed) != Self::HAS_GOOD {
+            self.0.store(Self::HAS_GOOD, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a key that was denied, and says whether the answer is held back: after many on this connection, or where the address
+    /// has shown too many.
+    pub fn bad(&self, denial: Denial) -> bool {
+        let is_over_its_rate = match denial {
+            Denial::NotValid => false,
+            Denial::Limited { .. } => true,
+            _ => return false,
+        };
+        let so_far = self.0.load(Ordering::Relaxed);
+        if so_far == Self::HAS_GOOD {
+            return false;
+        }
+        self.0.store((so_far + 1).min(Self::HAS_GOOD - 1), Ordering::Relaxed);
+        is_over_its_rate || so_far >= AT_ONCE
     }
 }
 
@@ -83,5 +119,24 @@ mod tests {
         let none = FailedAuth::new(0, 1);
         assert!((0..100).all(|_| none.denial(ip("1.1.1.1"), at(0)) == Denial::NotValid));
         assert!(!none.is_over_its_rate(ip("1.1.1.1"), at(0)));
+    }
+
+    const LIMITED: Denial = Denial::Limited { retry_after: Duration::from_secs(1) };
+
+    #[test]
+    fn answers_are_held_back_after_many_bad_keys_on_a_connection_or_beyond_the_rate_of_its_address() {
+        let shown = ShownKeys::default();
+        assert!((0..AT_ONCE).all(|_| !shown.bad(Denial::NotValid)));
+        assert!((0..100).all(|_| shown.bad(Denial::NotValid)));
+        assert!(ShownKeys::default().bad(LIMITED));
+    }
+
+    #[test]
+    fn nothing_is_held_back_after_a_good_key_nor_what_says_nothing_of_the_key() {
+        let shown = ShownKeys::default();
+        assert!((0..1000).all(|_| !shown.bad(Denial::CannotVerify)));
+        assert!((0..=AT_ONCE).any(|_| shown.bad(Denial::NotValid)));
+        shown.good();
+        assert!((0..1000).all(|_| !shown.bad(Denial::NotValid) && !shown.bad(LIMITED)));
     }
 }

@@ -9,5 +9,5 @@ pub mod failure;
 pub use account::{AccountLimits, Limits, Permit};
 pub use calls::{CallCap, CallPlace};
 pub use connection::{ConnectionCaps, ConnectionPermit, Full};
-pub use failed_auth::FailedAuth;
+pub use failed_auth::{FailedAuth, ShownKeys};
 pub use failure::FailureThrottle;

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub calls: Counted<Call>,
     /// Calls denied, by reason (the labels of the table of denials).
     pub denials: Counted<Denial>,
+    /// Answers to bad keys that came after a pause.
+    pub denials_held_back: IntCounter,
     /// Connections open now.
     pub connections_open: IntGauge,
     /// Connections accepted.
@@ -81,6 +83,7 @@ impl Metrics {
         Ok(Self {
             calls: r.counted("calls_total", "Calls that ended, by protocol and outcome.")?,
             denials: r.counted("denials_total", "Calls denied, by reason.")?,
+            denials_held_back: r.counter("denials_held_back_total", "Answers to bad keys that came after a pause.")?,
             connections_open: r.int_gauge("connections_open", "Connections open now.")?,
             connections_accepted: r.counter("connections_accepted_total", "Connections accepted.")?,
             connections_rejected: r.counted("connections_rejected_total", "Connections refused or cut, by reason.")?,

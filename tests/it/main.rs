@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod bad_keys;
 mod billing;
 mod bodies;
 mod canary;
