@@ -222,6 +222,8 @@ pub struct UploadLimits {
 /// The client's body on its way to the upstream.
 pub struct Uploading {
     inner: UnreadBody,
+    /// What comes before that once more, the last piece first.
+    again: Vec<Bytes>,
     upload: Arc<Upload>,
     limits: UploadLimits,
     slow: Option<Box<Slow>>,
@@ -243,7 +245,22 @@ impl Uploading {
         if inner.is_end_stream() {
             upload.set(UploadState::Complete);
         }
-        (Self { inner, upload: Arc::clone(&upload), limits, slow: None }, upload)
+        (Self { inner, again: Vec::new(), upload: Arc::clone(&upload), limits, slow: None }, upload)
+    }
+
+    /// What was taken of it so far is handed out once more, before the rest.
+    pub fn begin_again(&mut self, mut taken: Vec<Bytes>) {
+        taken.reverse();
+        self.again = taken;
+        self.upload.bytes.store(0, Ordering::Relaxed);
+        self.upload.set(if self.is_end_stream() { UploadState::Complete } else { UploadState::Sending });
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBroke>>> {
+        match self.again.pop() {
+            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            None => Pin::new(&mut self.inner).poll_frame(cx),
+        }
     }
 
     /// The service takes no more of it: what comes of the call is not waited for on account of the client.
@@ -288,7 +305,7 @@ impl Body for Uploading {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+        let Poll::Ready(frame) = self.poll_inner(cx) else {
             ready!(self.poll_slow(cx));
             return self.fail(UploadState::TooSlow, BodyError::TooSlow);
         };
@@ -303,7 +320,7 @@ impl Body for Uploading {
                 if bytes > self.limits.bytes {
                     return self.fail(UploadState::TooLarge, BodyError::TooLarge);
                 }
-                if frame.is_trailers() || self.inner.is_end_stream() {
+                if frame.is_trailers() || self.is_end_stream() {
                     self.upload.set(UploadState::Complete);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -317,10 +334,12 @@ impl Body for Uploading {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.again.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let again: u64 = self.again.iter().map(|piece| piece.len() as u64).sum();
+        let rest = self.inner.size_hint();
+        rest.exact().map_or(rest, |rest| SizeHint::with_exact(rest.saturating_add(again)))
     }
 }

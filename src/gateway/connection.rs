@@ -20,7 +20,7 @@ use crate::config::LimitsConfig;
 use crate::gateway::Gateway;
 use crate::gateway::downstream::{ClientBody, Service, http1, http2};
 use crate::gateway::guard::{Activity, Cut, Deadlines, Guard, InCall};
-use crate::gateway::http2::PREFACE;
+use crate::gateway::http2::{Error, PREFACE};
 use crate::gateway::leaving::{Leaving, Left};
 use crate::gateway::message::{Answer, RequestHead};
 use crate::limits::ShownKeys;
@@ -193,7 +193,11 @@ where
         Protocol::Http2 => {
             let mut serving = Box::pin(http2::Serving::new(guard, calls, &protocols.http2));
             let ended = until_stopped(serving.as_mut(), &activity, stop, Duration::ZERO, http2::Serving::close).await;
-            ended.map_err(|error| if error.is_flood() { Cut(ConnectionEnd::Flood).into() } else { error.into() })
+            ended.map_err(|error| match error {
+                Error::Late => Cut(ConnectionEnd::WholeHeader).into(),
+                error if error.is_flood() => Cut(ConnectionEnd::Flood).into(),
+                error => error.into(),
+            })
         }
     };
     match activity.cut() {

@@ -1,4 +1,5 @@
-//! Passing a call on: choose a peer, send, wait within the deadline. A call is sent again only where nothing of it was sent.
+//! Passing a call on: choose a peer, send, wait within the deadline. A call is sent again only where nothing of it was sent,
+//! or where the service has said that it did nothing with it: a refused stream over HTTP/2, or one above the last of a GOAWAY.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use crate::principal::Cluster;
 use crate::telemetry::metrics::UpstreamFailure;
 use crate::verdict::Denial;
 
-/// Attempts in all, each on another connection, as long as nothing was sent.
+/// Attempts in all, each on another connection.
 const ATTEMPTS: usize = 3;
 
 /// Until when what must have happened.
@@ -75,7 +76,7 @@ pub fn forward<'a>(
     }
 }
 
-/// Tries one peer after the other, as long as nothing was sent, from the attempt of this number on.
+/// Tries one peer after the other, as long as the call may be sent again, from the attempt of this number on.
 async fn forward_slowly(
     gateway: &Arc<Gateway>,
     onward: Onward<'_>,
@@ -124,7 +125,7 @@ async fn connection(
 /// What an attempt came to.
 enum Concluded {
     Over(Result<Answered, Denial>),
-    /// Nothing of it was sent.
+    /// It may be sent again.
     Unsent(Box<Outbound>, Box<Exchange>),
 }
 
@@ -177,7 +178,7 @@ fn broken(gateway: &Gateway, cluster: &Cluster, place: Place, exchange: Box<Exch
 
 enum Replied {
     Answer(AnswerHead, Roundtrip),
-    /// Nothing of it was sent.
+    /// It may be sent again.
     Unsent(Box<Outbound>),
     Broken(Broke),
     Late,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::HeaderMap;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, TE};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, TE};
 use http::uri::Authority;
 
 use crate::gateway::fields::{Field, Fields, Name, remove_where};
@@ -123,7 +123,13 @@ pub fn write_upstream(fields: &Fields, authority: Option<&Authority>, stamp: &St
         write_field(&HOST, host, into);
     }
     let mut passing = Passing::of(fields);
-    fields.write_where(into, |field| passing.passes(field));
+    let has_crumbs = fields.all(Name::Cookie).nth(1).is_some();
+    fields.write_where(into, |field| passing.passes(field) && !(has_crumbs && field.name == Name::Cookie));
+    if has_crumbs && !is_one_of(&passing.nominated, COOKIE.as_str().as_bytes()) {
+        // Over HTTP/2 a cookie may come in several fields (RFC 9113, section 8.2.3).
+        let crumbs: Vec<_> = fields.all(Name::Cookie).collect();
+        write_field(&COOKIE, &crumbs.join(&b"; "[..]), into);
+    }
     passing.each_anew(|name, value| write_field(name, value, into));
     stamp.each(|name, value| write_field(name, value, into));
 }
@@ -318,6 +324,19 @@ mod tests {
         assert_eq!(headers["x-tollgate-usage"], format!("{incarnation};{};18446744073709551615", Hour(492_777)));
         assert_eq!(headers["x-request-id"], "r-1");
         assert_eq!(headers["accept-encoding"], "identity");
+    }
+
+    #[test]
+    fn a_cookie_in_several_fields_is_one_over_http_1_and_as_it_came_over_http_2() {
+        let fields = Fields::from(&[("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2")][..]);
+        let mut written = BytesMut::new();
+        write_upstream(&fields, Some(&Authority::from_static("a.test")), &stamp(), &mut written);
+        assert_eq!(read(&written).get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+        assert_eq!(passed(&fields, &stamp()).get_all("cookie").iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
+        let hidden = Fields::from(&[("connection", "cookie"), ("cookie", "a=1"), ("cookie", "b=2")][..]);
+        written.clear();
+        write_upstream(&hidden, Some(&Authority::from_static("a.test")), &stamp(), &mut written);
+        assert!(!read(&written).contains_key("cookie"));
     }
 
     #[test]

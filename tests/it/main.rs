@@ -34,6 +34,7 @@ mod oracle;
 mod outcomes;
 mod probe;
 mod recovery;
+mod resent;
 mod revoke;
 mod rotation;
 mod scrape;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::h2::frame as grpc_frame;
 use crate::harness::raw::Raw;
-use crate::harness::stage::{COLLECTION, FETCH, FETCH_UNITS, GRPC_FETCH, Setting, Stage, fetch_message};
+use crate::harness::stage::{COLLECTION, FETCH, FETCH_UNITS, GRPC_FETCH, Setting, Stage, fetch_message, metadata};
 use crate::harness::wire::{self, Wire};
 
 const LIMITS: &str = "first_byte = \"500ms\"\nwhole_header = \"700ms\"\nidle = \"1500ms\"\ntls_handshake = \"600ms\"\n\
@@ -74,15 +74,41 @@ fn each_phase_of_a_connection_has_its_deadline() {
             assert_within(time_until_closed(&mut client), Duration::from_millis(700));
         });
         scope.spawn(|| {
+            // A greeting without its settings, and one that stops in the middle of them.
+            for more in [&[][..], &wire::frame(wire::SETTINGS, 0, 0, &[0; 6])[..12]] {
+                let (mut client, began) = (Wire::connect(stage.gateway), Instant::now());
+                client.send(&[wire::PREFACE, more].concat());
+                assert!(client.ends(LATE * 2), "a greeting that never ends");
+                assert_within(began.elapsed(), Duration::from_millis(700));
+            }
+        });
+        scope.spawn(|| {
+            // A block of headers that goes on and on, in frames and within one, while a call beside it keeps the connection busy.
+            let (host, block) = (stage.gateway.to_string(), wire::block(&[("x-a", "b")]));
+            let waiting = wire::block(&wire::grpc_fields(&host, GRPC_FETCH, &metadata(&stage.key)));
+            let headers = |flags, stream, payload: &[u8]| wire::frame(wire::HEADERS, flags, stream, payload);
+            let long = headers(wire::END_HEADERS, 3, &[0; 1000]);
+            for begin in [headers(0, 3, &block), long[..9].to_vec()] {
+                let (mut client, began) = (Wire::greet(stage.gateway), Instant::now());
+                client.send(&[headers(wire::END_HEADERS, 1, &waiting), begin.clone()].concat());
+                let more = if begin.len() > 9 { wire::frame(wire::CONTINUATION, 0, 3, &block) } else { vec![0] };
+                while client.stream.write_all(&more).is_ok() && began.elapsed() < LATE * 2 {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                assert_within(began.elapsed(), Duration::from_millis(700));
+            }
+        });
+        scope.spawn(|| {
             let (mut client, began) = (Wire::greet(stage.gateway), Instant::now());
             assert!(client.ends(LATE * 2), "an idle HTTP/2 connection is never closed");
             assert_within(began.elapsed(), Duration::from_millis(1500));
         });
     });
-    for (reason, least) in [("first_byte", 1), ("whole_header", 3), ("idle", 2)] {
+    for (reason, least) in [("first_byte", 1), ("whole_header", 7), ("idle", 2)] {
         await_cuts(&stage, reason, least);
     }
-    assert_eq!(stage.settled(2).of("ok"), 2);
+    let usage = stage.settled(4);
+    assert_eq!((usage.of("ok"), usage.of("client_abort")), (2, 2));
 }
 
 #[test]

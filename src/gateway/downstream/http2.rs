@@ -40,6 +40,7 @@ impl Bounds {
             streams: limits.h2_streams,
             // Twice our own limit, so that a head a little above it still gets our answer as a request.
             head_bytes: u32::try_from(limits.header_bytes.saturating_mul(2)).unwrap_or(u32::MAX),
+            head_within: limits.whole_header,
         };
         Self { http2, patience: limits.total.saturating_add(limits.slow_body_after) }
     }

@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
+use super::link::Unfinished;
 use super::{Begun, Error, Shared};
 
 /// Room for one read.
@@ -16,11 +18,13 @@ pub struct Driver<S> {
     shared: Shared,
     /// The other side has closed, or nothing more is to be read.
     is_deaf: bool,
+    /// What has to end, by its number, and by when.
+    unfinished: Option<(u32, Pin<Box<Sleep>>)>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub fn new(stream: S, shared: Shared) -> Self {
-        Self { stream, shared, is_deaf: false }
+        Self { stream, shared, is_deaf: false, unfinished: None }
     }
 
     pub fn shared(&self) -> &Shared {
@@ -46,6 +50,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let ended = {
             let mut link = self.shared.lock();
+            let unfinished = link.unfinished().filter(|_| !self.is_deaf);
+            if is_late(&mut self.unfinished, unfinished, cx) {
+                link.fail(Error::Late);
+                self.is_deaf = true;
+            }
             if !link.is_over() {
                 link.sleeps();
                 return Poll::Pending;
@@ -114,6 +123,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
     }
+}
+
+/// Whether this, which is still unfinished, had to be at its end by now.
+fn is_late(awaited: &mut Option<(u32, Pin<Box<Sleep>>)>, unfinished: Option<Unfinished>, cx: &mut Context<'_>) -> bool {
+    let Some(Unfinished { number, within }) = unfinished else {
+        *awaited = None;
+        return false;
+    };
+    if awaited.as_ref().is_none_or(|(of, _)| *of != number) {
+        *awaited = Some((number, Box::pin(tokio::time::sleep(within))));
+    }
+    awaited.as_mut().is_some_and(|(_, timer)| timer.as_mut().poll(cx).is_ready())
 }
 
 impl<S> Drop for Driver<S> {

@@ -45,7 +45,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn of(number: u8) -> Self {
+    pub fn of(number: u8) -> Self {
         match number {
             0 => Self::Data,
             1 => Self::Headers,

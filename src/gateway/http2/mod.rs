@@ -22,6 +22,7 @@ mod window;
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 pub use self::driver::Driver;
 pub use self::head::{put_answer, put_request};
@@ -48,6 +49,8 @@ pub struct Bounds {
     pub streams: u32,
     /// Bytes of a list of headers, with 32 more for each (RFC 9113, section 6.5.2).
     pub head_bytes: u32,
+    /// How long it may take over its greeting and over a block of headers that it has begun.
+    pub head_within: Duration,
 }
 
 /// Why a stream or a connection is ended, as both sides say it to each other (RFC 9113, section 7).
@@ -104,6 +107,8 @@ pub enum Error {
     Reset(Reason),
     #[error("the other side ended the connection: {0}")]
     GoneAway(Reason),
+    #[error("a greeting or a block of headers did not end in time")]
+    Late,
     #[error("the connection was closed")]
     Closed,
     #[error("the connection broke: {0}")]
@@ -117,6 +122,11 @@ impl Error {
 
     const fn calm(what: &'static str) -> Self {
         Self::Broke(Reason::ENHANCE_YOUR_CALM, what)
+    }
+
+    /// Whether the other side has said that it did nothing with the stream, so that it may be begun again elsewhere (RFC 9113, section 8.7).
+    pub fn says_unprocessed(&self) -> bool {
+        matches!(self, Self::Reset(Reason::REFUSED_STREAM) | Self::GoneAway(_))
     }
 
     /// Whether it was more than anybody needs.

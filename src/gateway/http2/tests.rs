@@ -14,7 +14,13 @@ use crate::gateway::fields::Fields;
 use crate::gateway::message::AnswerHead;
 use crate::verdict::Denial;
 
-const BOUNDS: Bounds = Bounds { stream_window: 65_535, connection_window: 100_000, streams: 3, head_bytes: 2000 };
+const BOUNDS: Bounds = Bounds {
+    stream_window: 65_535,
+    connection_window: 100_000,
+    streams: 3,
+    head_bytes: 2000,
+    head_within: Duration::from_secs(10),
+};
 
 fn framed(kind: Kind, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = BytesMut::new();

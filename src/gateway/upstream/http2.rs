@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
@@ -12,13 +13,15 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::{Broke, NoAnswer, Outbound, Wire};
-use crate::gateway::body::Uploading;
-use crate::gateway::http2::{Bounds, Driver, Held, Reason, Refused, Shared, Side, put_request};
+use crate::gateway::http2::{Bounds, Driver, Error, Held, Reason, Refused, Shared, Side, put_request};
 use crate::gateway::message::AnswerHead;
 
 /// Streams on one connection before another is opened.
 const STREAMS_MOST: usize = 100;
 const STREAM_WINDOW: u32 = 256 * 1024;
+/// Bytes and pieces of a body that are kept until there is an answer.
+const KEPT_MOST: usize = 64 * 1024;
+const PIECES_MOST: usize = 64;
 /// What a service may send ahead, and in the head of an answer. All streams together may have all that they may have each: some whose
 /// clients do not read must not keep the others, which are of other clients, from coming.
 const BOUNDS: Bounds = Bounds {
@@ -26,6 +29,7 @@ const BOUNDS: Bounds = Bounds {
     connection_window: STREAM_WINDOW * STREAMS_MOST as u32,
     streams: STREAMS_MOST as u32,
     head_bytes: 256 * 1024,
+    head_within: Duration::from_secs(60),
 };
 
 /// A connection on which streams can be begun.
@@ -46,27 +50,41 @@ impl Drop for Users {
 
 pub struct Roundtrip {
     state: State,
-    upload: Option<Upload>,
+    /// As long as something of it is to be sent, or it may have to be sent again.
+    call: Option<Box<Call>>,
     pub timer: Option<Pin<Box<Sleep>>>,
 }
 
 enum State {
     /// Not begun: whether the connection stands is not known.
-    Opening(Box<Opening>),
+    Opening(Line),
     Open(Held),
     Over,
 }
 
-struct Opening {
-    line: Line,
+struct Call {
     request: Outbound,
     scheme: Scheme,
+    upload: Upload,
+    /// What of the body was handed on. Gone once the call cannot be sent again.
+    kept: Option<Kept>,
 }
 
-struct Upload {
-    body: Uploading,
+/// The beginning of a body, for the case that it has to be sent again.
+#[derive(Default)]
+struct Kept {
+    first: Bytes,
+    more: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// How far the body is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upload {
+    Sending,
     /// The last of it was handed on.
-    is_last: bool,
+    Last,
+    Over,
 }
 
 impl Line {
@@ -99,53 +117,131 @@ impl Line {
     }
 
     pub fn begin(self, request: Outbound, scheme: Scheme) -> Box<Roundtrip> {
-        let state = State::Opening(Box::new(Opening { line: self, request, scheme }));
-        Box::new(Roundtrip { state, upload: None, timer: None })
+        let call = Box::new(Call { request, scheme, upload: Upload::Sending, kept: Some(Kept::default()) });
+        Box::new(Roundtrip { state: State::Opening(self), call: Some(call), timer: None })
     }
 }
 
-impl Opening {
-    /// Begins the stream; the request comes back where the connection takes none.
-    fn open(self) -> Result<(Held, Option<Upload>), Box<Outbound>> {
-        let Self { line: Line { shared, .. }, request, scheme } = self;
+impl Call {
+    /// Begins the stream; `None` where the connection takes none.
+    fn open(&mut self, Line { shared, .. }: &Line) -> Option<Held> {
+        let Outbound { method, path, authority, fields, stamp, body } = &self.request;
         let mut link = shared.lock();
         if !link.stands() {
-            return Err(Box::new(request));
+            return None;
         }
-        let number = link.open(request.method == Method::HEAD);
-        let Outbound { method, path, authority, fields, stamp, body } = request;
+        let number = link.open(*method == Method::HEAD);
         let ends = body.is_end_stream();
         let length = body.size_hint().exact().filter(|length| *length > 0);
         link.put_head(number, ends, |into| {
-            put_request(&method, &scheme, (authority.as_ref(), &path), &fields, (&stamp, length), into);
+            put_request(method, &self.scheme, (authority.as_ref(), path), fields, (stamp, length), into);
         });
         drop(link);
-        let upload = (!ends).then_some(Upload { body, is_last: false });
-        Ok((Held::new(&shared, number, true), upload))
+        if ends {
+            self.upload = Upload::Over;
+        }
+        Some(Held::new(shared, number, true))
+    }
+
+    /// As it was before anything of it was sent; `None` where that is not there any more.
+    fn again(mut self: Box<Self>) -> Option<Box<Outbound>> {
+        let Kept { first, more, .. } = self.kept.take()?;
+        let pieces = std::iter::once(first).chain(more).filter(|piece| !piece.is_empty());
+        self.request.body.begin_again(pieces.collect());
+        Some(Box::new(self.request))
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        if self.kept.as_mut().is_some_and(|kept| !kept.take(data)) {
+            self.kept = None;
+        }
+    }
+
+    /// Hands one piece on.
+    fn poll_piece(&mut self, held: &Held, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
+        let body = &mut self.request.body;
+        let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) else {
+            held.data(Bytes::new(), true);
+            self.upload = Upload::Last;
+            return Poll::Ready(Ok(()));
+        };
+        match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => {
+                let is_last = body.is_end_stream();
+                self.keep(&data);
+                held.data(data, is_last);
+                if is_last {
+                    self.upload = Upload::Last;
+                }
+            }
+            Ok(Err(frame)) => {
+                held.trailers(frame.trailers_ref());
+                (self.upload, self.kept) = (Upload::Last, None);
+            }
+            Err(_) => return Poll::Ready(Err(Broke::Upload)),
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Kept {
+    /// False: it is too much.
+    fn take(&mut self, data: &Bytes) -> bool {
+        self.bytes = self.bytes.saturating_add(data.len());
+        if self.first.is_empty() {
+            self.first = data.clone();
+        } else {
+            self.more.push(data.clone());
+        }
+        self.bytes <= KEPT_MOST && self.more.len() < PIECES_MOST
     }
 }
 
 impl Roundtrip {
     /// As [`super::Roundtrip::poll_head`].
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, NoAnswer>> {
-        if let State::Opening(_) = self.state
-            && let State::Opening(opening) = std::mem::replace(&mut self.state, State::Over)
+        if let State::Opening(line) = &self.state
+            && let Some(mut call) = self.call.take()
         {
-            match opening.open() {
-                Ok((held, upload)) => (self.state, self.upload) = (State::Open(held), upload),
-                Err(request) => return Poll::Ready(Err(NoAnswer::Unsent(request))),
+            match call.open(line) {
+                Some(held) => (self.state, self.call) = (State::Open(held), Some(call)),
+                None => return Poll::Ready(Err(NoAnswer::Unsent(Box::new(call.request)))),
             }
         }
         let _ = self.poll_send(cx)?;
         let State::Open(held) = &self.state else {
             return Poll::Ready(Err(Broke::Closed.into()));
         };
-        held.poll_answer(cx).map_err(|error| Broke::Http2(error).into())
+        match ready!(held.poll_answer(cx)) {
+            Ok(head) => {
+                self.cannot_be_sent_again();
+                Poll::Ready(Ok(head))
+            }
+            Err(error) => Poll::Ready(Err(self.no_answer(error))),
+        }
+    }
+
+    /// What the service has answered is not sent again; what is still to be sent goes on.
+    fn cannot_be_sent_again(&mut self) {
+        match &mut self.call {
+            Some(call) if call.upload != Upload::Over => call.kept = None,
+            call => *call = None,
+        }
+    }
+
+    /// The stream ended before its answer. Where the service has done nothing with the call, it is as good as not sent.
+    fn no_answer(&mut self, error: Error) -> NoAnswer {
+        self.state = State::Over;
+        let call = self.call.take().filter(|_| error.says_unprocessed());
+        match call.and_then(Call::again) {
+            Some(request) => NoAnswer::Unsent(request),
+            None => Broke::Http2(error).into(),
+        }
     }
 
     /// As [`super::Roundtrip::poll_frame`].
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
-        if self.upload.is_some() {
+        if self.is_sending() {
             // What is still on its way does not keep the answer.
             let _ = self.poll_send(cx)?;
         }
@@ -165,54 +261,31 @@ impl Roundtrip {
 
     /// Whether the service is still to get something of the request.
     pub fn is_sending(&self) -> bool {
-        self.upload.is_some()
+        self.call.as_ref().is_some_and(|call| call.upload != Upload::Over)
     }
 
     /// Sends what the client has sent, as far as the service has room. Ready: nothing is left to be sent, be it that the service takes
     /// no more. An error: the client broke off.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
-        let State::Open(held) = &self.state else {
+        let (State::Open(held), Some(call)) = (&self.state, &mut self.call) else {
             return Poll::Ready(Ok(()));
         };
-        while let Some(upload) = &mut self.upload {
+        while call.upload != Upload::Over {
             match ready!(held.poll_sent(cx)) {
-                Ok(()) if upload.is_last => self.upload = None,
+                Ok(()) if call.upload == Upload::Last => call.upload = Upload::Over,
                 Ok(()) => {
-                    if let Err(broke) = ready!(upload.poll_piece(held, cx)) {
+                    if let Err(broke) = ready!(call.poll_piece(held, cx)) {
                         held.reset(Reason::CANCEL);
-                        self.upload = None;
+                        call.upload = Upload::Over;
                         return Poll::Ready(Err(broke));
                     }
                 }
                 // Why, is said where the answer is read.
                 Err(Refused) => {
-                    upload.body.is_cut_short();
-                    self.upload = None;
+                    call.request.body.is_cut_short();
+                    call.upload = Upload::Over;
                 }
             }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Upload {
-    /// Hands one piece on.
-    fn poll_piece(&mut self, held: &Held, cx: &mut Context<'_>) -> Poll<Result<(), Broke>> {
-        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
-            held.data(Bytes::new(), true);
-            self.is_last = true;
-            return Poll::Ready(Ok(()));
-        };
-        match frame.map(Frame::into_data) {
-            Ok(Ok(data)) => {
-                self.is_last = self.body.is_end_stream();
-                held.data(data, self.is_last);
-            }
-            Ok(Err(frame)) => {
-                held.trailers(frame.trailers_ref());
-                self.is_last = true;
-            }
-            Err(_) => return Poll::Ready(Err(Broke::Upload)),
         }
         Poll::Ready(Ok(()))
     }

@@ -58,7 +58,7 @@ pub enum Broke {
 
 /// Why there is no head of an answer.
 pub enum NoAnswer {
-    /// Nothing of the request was sent: it may be sent elsewhere.
+    /// Nothing of the request was sent, or the service has said that it did nothing with it: it may be sent elsewhere.
     Unsent(Box<Outbound>),
     Broke(Broke),
 }

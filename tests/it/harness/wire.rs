@@ -97,6 +97,14 @@ impl Wire {
         Self { stream, pending: Vec::new() }
     }
 
+    /// A connection that was accepted, whose first bytes, so many, are passed over.
+    pub fn over(mut stream: TcpStream, greeting: usize) -> Self {
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_exact(&mut vec![0; greeting]).unwrap();
+        Self { stream, pending: Vec::new() }
+    }
+
     /// Connects and says hello.
     pub fn greet(at: SocketAddr) -> Self {
         let mut wire = Self::connect(at);

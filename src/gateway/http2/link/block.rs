@@ -56,6 +56,7 @@ impl Link {
 
     /// A whole block.
     fn block(&mut self, number: u32, ends: bool, block: &[u8]) -> Result<(), Error> {
+        self.blocks = self.blocks.wrapping_add(1);
         if number.is_multiple_of(2) {
             return Err(Error::protocol("HEADERS of a stream that no client begins"));
         }

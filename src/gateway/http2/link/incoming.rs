@@ -2,10 +2,12 @@
 
 use super::super::frame::{self, HEAD, Head, Kind};
 use super::super::{Error, PREFACE, Reason, Side};
-use super::{FAREWELL, Farewell, Link};
+use super::{FAREWELL, Farewell, Link, Unfinished};
 
 /// Bytes of content in DATA that does not end a stream, below which it counts as a frame that carries no call: nobody sends many of them.
 const SMALL: u32 = 64;
+/// Where the kind of a frame stands in its head.
+const KIND_AT: usize = 3;
 /// What is kept of a buffer for the beginnings of frames.
 const KEPT_MOST: usize = 1024;
 
@@ -48,6 +50,14 @@ impl Link {
         held.drain(..held.len() - left);
         self.rest = held;
         Ok(())
+    }
+
+    /// What the other side has begun and has to bring to an end: its greeting, or a block of headers.
+    pub fn unfinished(&self) -> Option<Unfinished> {
+        let kind = || self.rest.get(KIND_AT).copied().map(Kind::of);
+        let is_amid_headers = || matches!(kind(), Some(Kind::Headers | Kind::Continuation));
+        let is_any = !self.is_greeted || self.block.is_some() || is_amid_headers();
+        is_any.then_some(Unfinished { number: self.blocks, within: self.bounds.head_within })
     }
 
     /// Takes all whole frames, and says what is left.

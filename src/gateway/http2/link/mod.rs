@@ -7,6 +7,7 @@ mod outgoing;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -47,6 +48,8 @@ pub struct Link {
     is_greeted: bool,
     /// A block of headers that goes on in the next frame.
     block: Option<Block>,
+    /// Blocks of headers that have come to their end.
+    blocks: u32,
     decoder: Decoder,
     encoder: Encoder,
     pub(super) output: Outbox,
@@ -91,6 +94,13 @@ enum Farewell {
     Theirs,
 }
 
+/// What the other side has begun, and how long it may take over that. The number tells one from the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Unfinished {
+    pub number: u32,
+    pub within: Duration,
+}
+
 /// A request that has come.
 #[derive(Debug)]
 pub struct Begun {
@@ -120,6 +130,7 @@ impl Link {
             rest: Vec::new(),
             is_greeted: false,
             block: None,
+            blocks: 0,
             decoder: Decoder::new(TABLE),
             encoder: Encoder::default(),
             output: Outbox::default(),
@@ -143,7 +154,7 @@ impl Link {
     }
 
     fn greet(&mut self) {
-        let Bounds { stream_window, connection_window, streams, head_bytes } = self.bounds;
+        let Bounds { stream_window, connection_window, streams, head_bytes, .. } = self.bounds;
         let out = self.output.last();
         let own = match self.side {
             Side::Server => (frame::MAX_CONCURRENT_STREAMS, streams),
