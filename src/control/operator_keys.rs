@@ -102,7 +102,7 @@ pub async fn lookup(
     Ok(Json(FoundKey { id, account_id, status: status_of(&record, clock::wall()) }))
 }
 
-/// Every gateway is of the version of this program as long as both share one process.
+/// What a gateway says with a renewal has no version in it: this is that of the program which answers.
 pub async fn gateways(State(control): State<Arc<Control>>, _: OperatorOnly) -> Result<Json<Vec<Gateway>>, Problem> {
     let revision = control.store.clusters().await?.revision;
     let gateways = control.store.gateways().await?.into_iter().map(|gateway| Gateway {

@@ -27,7 +27,6 @@ use crate::limits::ShownKeys;
 use crate::telemetry::metrics::ConnectionEnd;
 use crate::verdict::Denial;
 
-/// The first bytes of HTTP/2 with prior knowledge. No HTTP/1 request begins like that (RFC 9113, section 3.4).
 /// What one read takes in while the protocol is chosen: usually a whole request.
 const FIRST_READ: usize = 4096;
 /// How long a stop waits for a call on a connection that it found open without one: the client may not know yet.

@@ -40,15 +40,16 @@ impl Authority<'_> {
 /// empty one, one with a user's name in it or with characters that no host has is [`Denial::Malformed`].
 pub fn authority(head: &RequestHead) -> Result<Authority<'_>, Denial> {
     let mut hosts = head.fields.all(Name::Host);
-    let header = match hosts.next().map(str::from_utf8) {
+    let (header, target) = (hosts.next(), head.uri.authority().map(|authority| authority.as_str()));
+    if hosts.next().is_some() {
+        return Err(Denial::Malformed);
+    }
+    let target = target.map(parse).transpose()?;
+    let header = match header.map(str::from_utf8) {
         None => None,
         Some(Ok(host)) => Some(parse(host)?),
         Some(Err(_)) => return Err(Denial::Malformed),
     };
-    if hosts.next().is_some() {
-        return Err(Denial::Malformed);
-    }
-    let target = head.uri.authority().map(|authority| parse(authority.as_str())).transpose()?;
     match (target, header) {
         (Some(target), Some(header)) if target != header => Err(Denial::Malformed),
         (Some(authority), _) | (None, Some(authority)) => Ok(authority),
@@ -80,7 +81,44 @@ fn default_cluster<'c>(clusters: &'c ClustersByHost, default: &str) -> Option<&'
     })
 }
 
+/// What kinds of characters a text has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Kinds(u8);
+
+impl Kinds {
+    const UPPER: u8 = 1;
+    /// No host that is a name has it.
+    const OTHER: u8 = 2;
+    const OF_BYTE: [u8; 256] = {
+        let (mut kinds, mut byte) = ([Self::OTHER; 256], 0_u8);
+        loop {
+            kinds[byte as usize] = match byte {
+                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => 0,
+                b'A'..=b'Z' => Self::UPPER,
+                _ => Self::OTHER,
+            };
+            if byte == u8::MAX {
+                break kinds;
+            }
+            byte += 1;
+        }
+    };
+
+    fn of(text: &str) -> Self {
+        let kind = |byte: u8| Self::OF_BYTE.get(usize::from(byte)).copied().unwrap_or(Self::OTHER);
+        Self(text.bytes().fold(0, |kinds, byte| kinds | kind(byte)))
+    }
+
+    fn has(self, kind: u8) -> bool {
+        self.0 & kind != 0
+    }
+}
+
 fn parse(authority: &str) -> Result<Authority<'_>, Denial> {
+    let kinds = Kinds::of(authority);
+    if !kinds.has(Kinds::OTHER) {
+        return name(authority, kinds);
+    }
     let at = |wanted: u8| authority.bytes().position(|byte| byte == wanted);
     // Both are ASCII, so there is a boundary of characters before and behind them.
     let end = at(b']').map(|end| end + 1).or_else(|| at(b':')).unwrap_or(authority.len());
@@ -93,7 +131,7 @@ fn parse(authority: &str) -> Result<Authority<'_>, Denial> {
         let valid = literal.parse::<Ipv6Addr>().is_ok();
         return if valid { Ok(Authority::Machine(host)) } else { Err(Denial::Malformed) };
     }
-    name(host)
+    name(host, Kinds::of(host))
 }
 
 /// Empty is a port too (RFC 3986, 3.2.3).
@@ -101,17 +139,16 @@ fn is_port(digits: &str) -> bool {
     digits.is_empty() || digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok()
 }
 
-fn name(host: &str) -> Result<Authority<'_>, Denial> {
-    let is_part_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let valid = host.len() <= LONGEST_NAME && host.bytes().all(is_part_of_name);
+fn name(host: &str, kinds: Kinds) -> Result<Authority<'_>, Denial> {
+    let valid = host.len() <= LONGEST_NAME && !kinds.has(Kinds::OTHER);
     let host = host.strip_suffix('.').unwrap_or(host);
     if !valid || host.is_empty() || host.ends_with('.') {
         return Err(Denial::Malformed);
     }
-    let names_machine = host.eq_ignore_ascii_case("localhost") || host.parse::<Ipv4Addr>().is_ok();
+    let is_address = host.starts_with(|first: char| first.is_ascii_digit()) && host.parse::<Ipv4Addr>().is_ok();
     Ok(match () {
-        () if names_machine => Authority::Machine(host),
-        () if host.bytes().any(|byte| byte.is_ascii_uppercase()) => Authority::Name(host.to_ascii_lowercase().into()),
+        () if is_address || host.eq_ignore_ascii_case("localhost") => Authority::Machine(host),
+        () if kinds.has(Kinds::UPPER) => Authority::Name(host.to_ascii_lowercase().into()),
         () => Authority::Name(host.into()),
     })
 }

@@ -1,5 +1,5 @@
 //! The way to the ledger: every dirty line as one absolute value per key and hour, again until the ledger says yes. While it does
-//! not, what changed goes to the spool once a second.
+//! not, what changed goes to the spool once a second, or every fifth of the interval of flushes where that is longer.
 //!
 //! An hour is announced before the first call is counted in it: the first by [`Flusher::enrol`], every other one by the closing of
 //! the hour before, which says that this incarnation goes on.
