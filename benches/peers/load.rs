@@ -73,7 +73,7 @@ pub struct Answer {
 
 impl Calls {
     pub fn http(keys: &Keys, ask: Ask) -> Self {
-        // The gateway knows no operation of this name: it forwards and counts the call, and does not read the answer.
+        // Its answers are said to be encoded: the gateway forwards and counts the call, and does not read them.
         let operation = if ask.has_units { "query" } else { "unread" };
         let path = format!("/v1/collections/{}/{operation}", ask.size.collection());
         let body = body();

@@ -93,23 +93,29 @@ async fn accept(listener: TcpListener, answers: Answers, strict: bool) -> io::Re
 struct Answers {
     /// Whole answers over HTTP/1.1, by [`Size::ALL`].
     http: [Bytes; 3],
+    /// The same, said to be encoded in a way that nobody knows, so that nobody reads them.
+    unread: [Bytes; 3],
     message: Bytes,
 }
 
 impl Answers {
     fn new() -> Self {
-        let http = Size::ALL.map(|size| {
-            let body = size.json();
-            let head =
-                format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-            Bytes::from([head.as_bytes(), &body].concat())
-        });
-        Self { http, message: Size::Small.message() }
+        let all = |coding: &str| {
+            Size::ALL.map(|size| {
+                let body = size.json();
+                let length = body.len();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{coding}content-length: {length}\r\n\r\n"
+                );
+                Bytes::from([head.as_bytes(), &body].concat())
+            })
+        };
+        Self { http: all(""), unread: all("content-encoding: unread\r\n"), message: Size::Small.message() }
     }
 
     fn to(&self, head: &[u8]) -> &Bytes {
         let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-        let [small, k100, m10] = &self.http;
+        let [small, k100, m10] = if memmem::find(line, b"/unread").is_some() { &self.unread } else { &self.http };
         match () {
             () if memmem::find(line, b"/k100/").is_some() => k100,
             () if memmem::find(line, b"/m10/").is_some() => m10,

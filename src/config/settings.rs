@@ -156,7 +156,7 @@ settings! {
     FAILED_AUTH_RATE: u32 = "gateway.limits.failed_auth_rate", default 100 from 0 to 1000000;
     /// Bad keys from one address that may come at once where failed_auth_rate is set.
     FAILED_AUTH_BURST: u32 = "gateway.limits.failed_auth_burst", default 1000 from 1 to 10000000;
-    /// How long, and up to twice as long, an answer to a bad key is held back: where a connection has shown 32 of them and no good key, or none and its address is over failed_auth_rate. 0s: not at all.
+    /// The time, and up to twice as much, between two answers to bad keys on a connection that has shown 32 of them and no good key, or none and whose address is over failed_auth_rate. 0s: none.
     FAILED_AUTH_DELAY: Duration = "gateway.limits.failed_auth_delay", default "50ms" from "0s" to "1s";
     /// Calls in flight in the whole gateway; more are answered 503 and told to come again. 0: no limit.
     CALLS: usize = "gateway.limits.calls", default 0 from 0 to 10000000;

@@ -42,7 +42,12 @@ struct Relayed {
     deadline: Instant,
     /// Made when the upstream first keeps us waiting.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Pieces so far, up to [`LOOKS_FROM`].
+    pieces: u8,
 }
+
+/// From this piece of an answer on the clock is looked at for each: where a client takes them slowly the upstream keeps nobody waiting.
+const LOOKS_FROM: u8 = 8;
 
 /// Why a body broke off. The client sees a reset.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +71,7 @@ impl Outgoing {
 
     /// The body of an answer that is still to be read; an empty one where the exchange has ended with its head.
     pub fn relayed(exchange: Option<Box<Exchange>>, deadline: Instant, in_call: InCall) -> Self {
-        let relayed = Relayed { exchange, deadline, timer: None };
+        let relayed = Relayed { exchange, deadline, timer: None, pieces: 0 };
         Self { content: Content::Relayed(relayed), _in_call: in_call }
     }
 }
@@ -108,8 +113,13 @@ impl Relayed {
         let Some(exchange) = &mut self.exchange else {
             return Poll::Ready(None);
         };
-        let Poll::Ready(frame) = exchange.poll_frame(cx) else {
-            ready!(self.poll_deadline(cx));
+        self.pieces = (self.pieces + 1).min(LOOKS_FROM);
+        let is_late = self.pieces == LOOKS_FROM && Instant::now() >= self.deadline;
+        let frame = if is_late { Poll::Pending } else { exchange.poll_frame(cx) };
+        let Poll::Ready(frame) = frame else {
+            if !is_late {
+                ready!(self.poll_deadline(cx));
+            }
             self.end_as(Outcome::Timeout);
             return Poll::Ready(Some(Err(BodyError::Deadline)));
         };
@@ -222,8 +232,8 @@ pub struct UploadLimits {
 /// The client's body on its way to the upstream.
 pub struct Uploading {
     inner: UnreadBody,
-    /// What comes before that once more, the last piece first.
-    again: Vec<Bytes>,
+    /// What comes before that once more. It is counted already.
+    again: Bytes,
     upload: Arc<Upload>,
     limits: UploadLimits,
     slow: Option<Box<Slow>>,
@@ -245,22 +255,27 @@ impl Uploading {
         if inner.is_end_stream() {
             upload.set(UploadState::Complete);
         }
-        (Self { inner, again: Vec::new(), upload: Arc::clone(&upload), limits, slow: None }, upload)
+        (Self { inner, again: Bytes::new(), upload: Arc::clone(&upload), limits, slow: None }, upload)
     }
 
-    /// What was taken of it so far is handed out once more, before the rest.
-    pub fn begin_again(&mut self, mut taken: Vec<Bytes>) {
-        taken.reverse();
-        self.again = taken;
-        self.upload.bytes.store(0, Ordering::Relaxed);
+    /// What was handed out of it so far is handed out once more, before the rest.
+    pub fn begin_again(&mut self, taken: Vec<u8>) {
+        // After another attempt some of it may not have been handed out again.
+        self.again = if self.again.is_empty() { taken.into() } else { [&taken[..], &self.again].concat().into() };
         self.upload.set(if self.is_end_stream() { UploadState::Complete } else { UploadState::Sending });
     }
 
+    /// The next frame, counted if it has not come before.
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBroke>>> {
-        match self.again.pop() {
-            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
-            None => Pin::new(&mut self.inner).poll_frame(cx),
+        if !self.again.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.again)))));
         }
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.upload.bytes.fetch_add(length, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
     }
 
     /// The service takes no more of it: what comes of the call is not waited for on account of the client.
@@ -315,9 +330,7 @@ impl Body for Uploading {
                 if let Some(trailers) = frame.trailers_mut() {
                     headers::clean_request_trailers(trailers);
                 }
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                let bytes = self.upload.bytes.fetch_add(length, Ordering::Relaxed) + length;
-                if bytes > self.limits.bytes {
+                if self.upload.bytes() > self.limits.bytes {
                     return self.fail(UploadState::TooLarge, BodyError::TooLarge);
                 }
                 if frame.is_trailers() || self.is_end_stream() {
@@ -338,8 +351,7 @@ impl Body for Uploading {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let again: u64 = self.again.iter().map(|piece| piece.len() as u64).sum();
-        let rest = self.inner.size_hint();
+        let (again, rest) = (self.again.len() as u64, self.inner.size_hint());
         rest.exact().map_or(rest, |rest| SizeHint::with_exact(rest.saturating_add(again)))
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::gateway::Gateway;
 use crate::gateway::body::Upload;
 use crate::gateway::fields::{Fields, Name};
+use crate::gateway::form;
 use crate::gateway::headers;
 use crate::gateway::message::AnswerHead;
 use crate::gateway::pool::Place;
@@ -85,6 +86,11 @@ impl Exchange {
         self.sent_to = Some(place);
     }
 
+    /// It knows nothing of it, and may get it once more.
+    pub fn is_unsent(&mut self) {
+        self.sent_to = None;
+    }
+
     /// Takes the head of the answer in, and hands it back without its body. The exchange may have ended with it:
     /// then the charge is committed before the head goes on to the client, and `None` comes back.
     pub fn answered(mut self: Box<Self>, head: AnswerHead, roundtrip: Roundtrip) -> (AnswerHead, Option<Box<Self>>) {
@@ -106,10 +112,12 @@ impl Exchange {
             Dialect::Grpc if grpc_status_is_ok(&head.fields) => Status::Success,
             _ => Status::Refused,
         };
+        // By what the answer says of itself, and whatever the operation is: a service may take a request for another than we do.
         let reader = match self.dialect {
-            Dialect::Grpc => UsageReader::for_grpc(self.gateway.config.limits.grpc_message_bytes),
-            Dialect::Http if self.operation == Operation::Other => UsageReader::Opaque,
-            Dialect::Http => UsageReader::for_http(&head.fields),
+            Dialect::Grpc if form::has_grpc_type(&head.fields) => {
+                UsageReader::for_grpc(self.gateway.config.limits.grpc_message_bytes)
+            }
+            _ => UsageReader::for_http(&head.fields),
         };
         self.answer = Some(Answer { roundtrip, reader, bytes: 0, status });
     }
@@ -142,6 +150,8 @@ impl Exchange {
         let outcome = match self.answer.as_ref().map(|answer| answer.status) {
             Some(Status::Success) => success(&reading),
             Some(Status::InTrailers) if trailers.is_some_and(says_ok) => success(&reading),
+            // The service took it for a call over HTTP.
+            Some(Status::InTrailers) if trailers.is_none() && self.reports_in_json(&reading) => success(&reading),
             Some(Status::InTrailers) if trailers.is_none() => Outcome::UpstreamError,
             _ => Outcome::Refused,
         };
@@ -216,6 +226,11 @@ impl Exchange {
         if complete {
             self.give_back();
         }
+    }
+
+    fn reports_in_json(&self, reading: &Option<Reading>) -> bool {
+        let is_json = self.answer.as_ref().is_some_and(|answer| matches!(answer.reader, UsageReader::Json(_)));
+        is_json && reading.as_ref().is_some_and(|reading| reading.units.is_reported())
     }
 
     fn reading(&self) -> Option<Reading> {

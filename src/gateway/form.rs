@@ -46,13 +46,15 @@ pub fn check_form(head: &RequestHead, limits: HeadLimits) -> Result<(), Denial> 
     if clear { Ok(()) } else { Err(Denial::Malformed) }
 }
 
-/// Whether the request is a gRPC call: gRPC's content type over HTTP/2. gRPC-Web frames its messages differently and
+/// Whether the request is a gRPC call: gRPC's content type in a POST over HTTP/2. gRPC-Web frames its messages differently and
 /// is not meant.
 pub fn is_grpc(head: &RequestHead) -> bool {
-    if head.version != Version::HTTP_2 {
-        return false;
-    }
-    let Some(kind) = head.fields.first(Name::ContentType) else { return false };
+    head.version == Version::HTTP_2 && head.method == Method::POST && has_grpc_type(&head.fields)
+}
+
+/// Whether the content is said to be messages of gRPC.
+pub fn has_grpc_type(fields: &Fields) -> bool {
+    let Some(kind) = fields.first(Name::ContentType) else { return false };
     match kind.split_at_checked(b"application/grpc".len()) {
         Some((kind, rest)) => {
             kind.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
@@ -172,6 +174,9 @@ mod tests {
             assert!(with(kind, Version::HTTP_2), "{kind}");
             assert!(!with(kind, Version::HTTP_11), "{kind}");
         }
+        let mut get = RequestHead::of("GET", "/", &[("content-type", "application/grpc")]);
+        get.version = Version::HTTP_2;
+        assert!(!is_grpc(&get), "gRPC is POST");
         for kind in ["application/grpc-web", "application/grpcx", "application/json", ""] {
             assert!(!with(kind, Version::HTTP_2), "{kind}");
         }

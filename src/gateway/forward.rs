@@ -14,14 +14,17 @@ use crate::gateway::body::UploadState;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::message::AnswerHead;
 use crate::gateway::pool::{self, Checkout, ConnectError, Place, Pooled, Wanted};
+use crate::gateway::respond::RequestId;
 use crate::gateway::upstream::{Broke, NoAnswer, Outbound, Roundtrip};
 use crate::meter::record::Outcome;
 use crate::principal::Cluster;
 use crate::telemetry::metrics::UpstreamFailure;
 use crate::verdict::Denial;
 
-/// Attempts in all, each on another connection.
+/// Attempts in all.
 const ATTEMPTS: usize = 3;
+/// Before the second attempt of what the service has refused: up to twice as long, and as much again before the third.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Until when what must have happened.
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +71,12 @@ pub fn forward<'a>(
         let (replied, exchange) = in_flight.await;
         match conclude(gateway, cluster, place, replied, exchange) {
             Concluded::Over(answered) => answered,
-            Concluded::Unsent(request, exchange) => {
-                let checkout = pool::check_out(cluster, wanted, 1);
-                Box::pin(forward_slowly(gateway, onward, *request, exchange, (1, checkout))).await
+            Concluded::Unsent(request, exchange, again) => {
+                let slowly = async {
+                    let checkout = again.check_out(cluster, wanted, 1).await;
+                    forward_slowly(gateway, onward, *request, exchange, (1, checkout)).await
+                };
+                Box::pin(slowly).await
             }
         }
     }
@@ -101,11 +107,12 @@ async fn forward_slowly(
         };
         let place = pooled.place();
         let (replied, returned) = InFlight::begin(pooled, request, exchange, deadlines).await;
-        match conclude(gateway, cluster, place, replied, returned) {
+        let again;
+        (request, exchange, again) = match conclude(gateway, cluster, place, replied, returned) {
             Concluded::Over(answered) => return answered,
-            Concluded::Unsent(again, returned) => (request, exchange) = (*again, returned),
-        }
-        checkout = if attempt < ATTEMPTS { pool::check_out(cluster, wanted, attempt) } else { break };
+            Concluded::Unsent(request, exchange, again) => (*request, exchange, again),
+        };
+        checkout = if attempt < ATTEMPTS { again.check_out(cluster, wanted, attempt).await } else { break };
     }
     exchange.end_as(Outcome::UpstreamError);
     Err(Denial::Upstream)
@@ -126,7 +133,31 @@ async fn connection(
 enum Concluded {
     Over(Result<Answered, Denial>),
     /// It may be sent again.
-    Unsent(Box<Outbound>, Box<Exchange>),
+    Unsent(Box<Outbound>, Box<Exchange>, Again),
+}
+
+/// How a call is sent again.
+#[derive(Clone, Copy)]
+enum Again {
+    /// Its connection did not stand: at once, on a new one.
+    AtOnce,
+    /// The service has too much to do, or goes: after a pause, on whatever connection there is. So it has no more of us than before.
+    Later,
+}
+
+impl Again {
+    /// `attempt` counts from 1, after the first one.
+    async fn check_out(self, cluster: &Cluster, wanted: Wanted, attempt: usize) -> Result<Checkout, ConnectError> {
+        match self {
+            Self::AtOnce => pool::check_out(cluster, wanted, attempt),
+            Self::Later => {
+                let pause = PAUSE * u32::try_from(attempt).unwrap_or(u32::MAX);
+                // What was refused at once does not come back at once.
+                tokio::time::sleep(pause + pause * u32::from(RequestId::next().scattered()) / 256).await;
+                pool::check_out(cluster, wanted, 0)
+            }
+        }
+    }
 }
 
 fn conclude(
@@ -134,7 +165,7 @@ fn conclude(
     cluster: &Cluster,
     place: Place,
     replied: Replied,
-    exchange: Box<Exchange>,
+    mut exchange: Box<Exchange>,
 ) -> Concluded {
     Concluded::Over(match replied {
         Replied::Answer(head, roundtrip) if gateway.fits(&head.fields) => Ok(exchange.answered(head, roundtrip)),
@@ -143,9 +174,10 @@ fn conclude(
             exchange.end_as(Outcome::UpstreamError);
             Err(Denial::Upstream)
         }
-        Replied::Unsent(request) => {
+        Replied::Unsent(request, again) => {
             place.broke();
-            return Concluded::Unsent(request, exchange);
+            exchange.is_unsent();
+            return Concluded::Unsent(request, exchange, again);
         }
         Replied::Late => {
             gateway.metrics.upstream_failures.of(&UpstreamFailure::FirstByteTimeout).inc();
@@ -179,7 +211,7 @@ fn broken(gateway: &Gateway, cluster: &Cluster, place: Place, exchange: Box<Exch
 enum Replied {
     Answer(AnswerHead, Roundtrip),
     /// It may be sent again.
-    Unsent(Box<Outbound>),
+    Unsent(Box<Outbound>, Again),
     Broken(Broke),
     Late,
 }
@@ -193,8 +225,8 @@ struct Waiting {
     roundtrip: Roundtrip,
     exchange: Box<Exchange>,
     deadlines: Deadlines,
-    /// Present once the service keeps us waiting.
-    until: Option<Instant>,
+    /// Present once the service keeps us waiting: until when, and whether it had the whole request when that was set.
+    until: Option<(Instant, bool)>,
 }
 
 impl InFlight {
@@ -219,14 +251,18 @@ impl Future for InFlight {
                 Err(None)
             }
         };
-        let Some(Waiting { roundtrip, exchange, .. }) = self.waiting.take() else {
+        let Some(Waiting { roundtrip, exchange, deadlines, .. }) = self.waiting.take() else {
             return Poll::Pending;
         };
         let replied = match replied {
             Ok(head) => Replied::Answer(head, roundtrip),
-            Err(Some(NoAnswer::Unsent(request))) => Replied::Unsent(request),
+            Err(Some(NoAnswer::Unsent(request))) => Replied::Unsent(request, Again::AtOnce),
+            Err(Some(NoAnswer::Refused(request))) => Replied::Unsent(request, Again::Later),
             Err(Some(NoAnswer::Broke(broke))) => Replied::Broken(broke),
-            Err(None) => Replied::Late,
+            Err(None) => {
+                roundtrip.waited_in_vain(deadlines.begun);
+                Replied::Late
+            }
         };
         Poll::Ready((replied, exchange))
     }
@@ -236,15 +272,16 @@ impl Waiting {
     /// The wait for the first byte begins when the request is complete; the whole call has its own deadline.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Deadlines { total, first_byte, begun } = self.deadlines;
-        // A request that came whole was complete when the call began; for another one it is set anew until it is.
-        let mut until = *self.until.get_or_insert_with(|| total.min(begun + first_byte));
+        let is_complete = self.exchange.upload().state() == UploadState::Complete;
+        // A request that came whole was complete when the call began; for another one it is set anew until it is, and once more then.
+        let (mut until, mut was_complete) = *self.until.get_or_insert((total.min(begun + first_byte), is_complete));
         while self.roundtrip.poll_until(cx, until).is_ready() {
             let now = Instant::now();
-            if now >= total || self.exchange.upload().state() == UploadState::Complete {
+            if now >= total || was_complete {
                 return Poll::Ready(());
             }
-            until = total.min(now + first_byte);
-            self.until = Some(until);
+            (until, was_complete) = (total.min(now + first_byte), is_complete);
+            self.until = Some((until, was_complete));
         }
         Poll::Pending
     }

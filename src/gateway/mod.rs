@@ -61,15 +61,15 @@ use crate::meter::{Charge, Meter, Unmetered};
 use crate::telemetry::metrics::{ConnectionEnd, Metrics};
 use crate::verdict::Denial;
 
-/// Why a call is denied, and whether its answer waits for a while.
+/// Why a call is denied, and how long its answer waits, if it does.
 struct Denied {
     denial: Denial,
-    is_held_back: bool,
+    held_back: Option<Duration>,
 }
 
 impl From<Denial> for Denied {
     fn from(denial: Denial) -> Self {
-        Self { denial, is_held_back: false }
+        Self { denial, held_back: None }
     }
 }
 
@@ -160,9 +160,9 @@ impl Gateway {
                 headers::to_client(&mut head.fields, id.text());
                 Answer { head, body: Outgoing::relayed(exchange, deadline, in_call) }
             }
-            Err(Denied { denial, is_held_back }) => {
-                if is_held_back {
-                    self.hold_back(&id).await;
+            Err(Denied { denial, held_back }) => {
+                if let Some(time) = held_back {
+                    self.hold_back(time).await;
                 }
                 self.deny(connection, in_call, denial, manner, &id)
             }
@@ -175,12 +175,10 @@ impl Gateway {
         self.deny(connection, in_call, denial, manner, &RequestId::next())
     }
 
-    /// For up to twice the delay, so that what comes at once does not come back at once. By now the call has no place among those in
-    /// flight any more. Boxed: it is seldom, and every call would carry the room for it.
-    async fn hold_back(&self, id: &RequestId) {
+    /// By now the call has no place among those in flight any more. Boxed: it is seldom, and every call would carry the room for it.
+    async fn hold_back(&self, time: Duration) {
         self.metrics.denials_held_back.inc();
-        let delay = self.config.limits.failed_auth_delay;
-        Box::pin(tokio::time::sleep(delay + delay * u32::from(id.scattered()) / 256)).await;
+        Box::pin(tokio::time::sleep(time)).await;
     }
 
     fn deny(&self, connection: &Connection, in_call: InCall, denial: Denial, manner: Manner, id: &RequestId) -> Answer {
@@ -219,7 +217,7 @@ impl Gateway {
                 Ok(key) => self.verifier.verify(key, to, from).await,
                 Err(denial) => Err(self.verifier.denial(denial, from, crate::clock::boot())),
             };
-            verified.map_err(|denial| self.denied_key(connection, denial))?
+            verified.map_err(|denial| self.denied_key(connection, denial, id))?
         };
         connection.shown_keys.good();
         let browser = extract::is_browser_call(&head.fields);
@@ -243,10 +241,12 @@ impl Gateway {
         Ok((answer, exchange, deadlines.total))
     }
 
-    /// A connection of bad keys alone is answered more slowly.
-    fn denied_key(&self, connection: &Connection, denial: Denial) -> Denied {
-        let is_held_back = connection.shown_keys.bad(denial) && !self.config.limits.failed_auth_delay.is_zero();
-        Denied { denial, is_held_back }
+    /// A connection of bad keys alone is answered more slowly: after up to twice the delay, so that the answers of many connections do
+    /// not go out at once.
+    fn denied_key(&self, connection: &Connection, denial: Denial, id: &RequestId) -> Denied {
+        let delay = self.config.limits.failed_auth_delay;
+        let delay = delay + delay * u32::from(id.scattered()) / 256;
+        Denied { denial, held_back: connection.shown_keys.bad(denial, delay, crate::clock::boot()) }
     }
 
     fn operation(&self, dialect: Dialect, head: &RequestHead) -> Operation {

@@ -89,23 +89,13 @@ impl Kinds {
     const UPPER: u8 = 1;
     /// No host that is a name has it.
     const OTHER: u8 = 2;
-    const OF_BYTE: [u8; 256] = {
-        let (mut kinds, mut byte) = ([Self::OTHER; 256], 0_u8);
-        loop {
-            kinds[byte as usize] = match byte {
-                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => 0,
-                b'A'..=b'Z' => Self::UPPER,
-                _ => Self::OTHER,
-            };
-            if byte == u8::MAX {
-                break kinds;
-            }
-            byte += 1;
-        }
-    };
 
     fn of(text: &str) -> Self {
-        let kind = |byte: u8| Self::OF_BYTE.get(usize::from(byte)).copied().unwrap_or(Self::OTHER);
+        let kind = |byte: u8| match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => 0,
+            b'A'..=b'Z' => Self::UPPER,
+            _ => Self::OTHER,
+        };
         Self(text.bytes().fold(0, |kinds, byte| kinds | kind(byte)))
     }
 

@@ -40,8 +40,8 @@ impl Body for UnreadBody {
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
         };
-        let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) {
+        let frame = std::task::ready!(Pin::new(&mut *body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) || body.is_end_stream() {
             self.body = None;
         }
         Poll::Ready(frame)

@@ -2,7 +2,7 @@
 //! nothing and waits for nobody.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::connection::network_of;
@@ -15,6 +15,8 @@ use crate::verdict::Denial;
 const NETWORKS: usize = 65_536;
 /// Calls with a bad key on one connection that are answered at once.
 const AT_ONCE: u32 = 32;
+/// However many calls come at once on a connection, none waits longer for its answer.
+const HELD_MOST: Duration = Duration::from_secs(5);
 
 /// How many bad keys an address may show. IPv6 counts per /64.
 pub struct FailedAuth(Option<FailureThrottle<IpAddr>>);
@@ -49,36 +51,46 @@ impl From<&LimitsConfig> for FailedAuth {
     }
 }
 
-/// What the keys of one connection's calls were like. A client that has shown nothing but bad ones is answered after a pause: it asks
-/// no faster than its answers come, so what it takes from others is small, however fast it could ask. Where a good key was shown nothing
-/// is ever held back, since clients behind one proxy share its connections.
+/// What the keys of one connection's calls were like. A client that has shown nothing but bad ones is answered after a pause, and one call
+/// after the other: it asks no faster than its answers come, so what it takes from others is small, however fast it could ask. Where a
+/// good key was shown nothing is ever held back, since clients behind one proxy share its connections.
 #[derive(Debug, Default)]
-pub struct ShownKeys(AtomicU32);
+pub struct ShownKeys {
+    bad: AtomicU32,
+    /// When the last answer that was held back goes out.
+    last_at: AtomicU64,
+}
 
 impl ShownKeys {
     /// In place of the number of bad keys: there was a good one.
     const HAS_GOOD: u32 = u32::MAX;
 
     pub fn good(&self) {
-        if self.0.load(Ordering::Relaxed) != Self::HAS_GOOD {
-            self.0.store(Self::HAS_GOOD, Ordering::Relaxed);
+        if self.bad.load(Ordering::Relaxed) != Self::HAS_GOOD {
+            self.bad.store(Self::HAS_GOOD, Ordering::Relaxed);
         }
     }
 
-    /// Counts a key that was denied, and says whether the answer is held back: after many on this connection, or where the address
-    /// has shown too many.
-    pub fn bad(&self, denial: Denial) -> bool {
+    /// Counts a key that was denied, and says for how long the answer is held back: after many on this connection, or where the address
+    /// has shown too many. `delay` is the time between two such answers.
+    pub fn bad(&self, denial: Denial, delay: Duration, now: BootTime) -> Option<Duration> {
         let is_over_its_rate = match denial {
-            Denial::NotValid => false,
+            Denial::NotValid | Denial::TwoKeys | Denial::KeyInQuery => false,
             Denial::Limited { .. } => true,
-            _ => return false,
+            _ => return None,
         };
-        let so_far = self.0.load(Ordering::Relaxed);
+        let so_far = self.bad.load(Ordering::Relaxed);
         if so_far == Self::HAS_GOOD {
-            return false;
+            return None;
         }
-        self.0.store((so_far + 1).min(Self::HAS_GOOD - 1), Ordering::Relaxed);
-        is_over_its_rate || so_far >= AT_ONCE
+        self.bad.store((so_far + 1).min(Self::HAS_GOOD - 1), Ordering::Relaxed);
+        if delay.is_zero() || !is_over_its_rate && so_far < AT_ONCE {
+            return None;
+        }
+        let after = BootTime(self.last_at.load(Ordering::Relaxed)).max(now);
+        let at = after.plus(delay).min(now.plus(HELD_MOST));
+        self.last_at.store(at.0, Ordering::Relaxed);
+        Some(at.since(now))
     }
 }
 
@@ -123,20 +135,40 @@ mod tests {
 
     const LIMITED: Denial = Denial::Limited { retry_after: Duration::from_secs(1) };
 
+    const DELAY: Duration = Duration::from_millis(50);
+
+    fn is_held(shown: &ShownKeys, denial: Denial) -> bool {
+        shown.bad(denial, DELAY, at(0)).is_some()
+    }
+
     #[test]
     fn answers_are_held_back_after_many_bad_keys_on_a_connection_or_beyond_the_rate_of_its_address() {
+        for denial in [Denial::NotValid, Denial::TwoKeys, Denial::KeyInQuery] {
+            let shown = ShownKeys::default();
+            assert!((0..AT_ONCE).all(|_| !is_held(&shown, denial)));
+            assert!((0..100).all(|_| is_held(&shown, denial)));
+            assert_eq!(shown.bad(denial, Duration::ZERO, at(0)), None);
+        }
+        assert!(is_held(&ShownKeys::default(), LIMITED));
+    }
+
+    #[test]
+    fn answers_of_one_connection_go_out_one_after_the_other_and_none_waits_for_too_long() {
         let shown = ShownKeys::default();
-        assert!((0..AT_ONCE).all(|_| !shown.bad(Denial::NotValid)));
-        assert!((0..100).all(|_| shown.bad(Denial::NotValid)));
-        assert!(ShownKeys::default().bad(LIMITED));
+        for number in 1..=100 {
+            assert_eq!(shown.bad(LIMITED, DELAY, at(0)), Some(DELAY * number));
+        }
+        assert_eq!(shown.bad(LIMITED, DELAY, at(0)), Some(HELD_MOST));
+        assert_eq!(shown.bad(LIMITED, DELAY, at(1000)), Some(HELD_MOST - Duration::from_secs(1) + DELAY));
+        assert_eq!(shown.bad(LIMITED, DELAY, at(60_000)), Some(DELAY));
     }
 
     #[test]
     fn nothing_is_held_back_after_a_good_key_nor_what_says_nothing_of_the_key() {
         let shown = ShownKeys::default();
-        assert!((0..1000).all(|_| !shown.bad(Denial::CannotVerify)));
-        assert!((0..=AT_ONCE).any(|_| shown.bad(Denial::NotValid)));
+        assert!((0..1000).all(|_| !is_held(&shown, Denial::CannotVerify)));
+        assert!((0..=AT_ONCE).any(|_| is_held(&shown, Denial::NotValid)));
         shown.good();
-        assert!((0..1000).all(|_| !shown.bad(Denial::NotValid) && !shown.bad(LIMITED)));
+        assert!((0..1000).all(|_| !is_held(&shown, Denial::NotValid) && !is_held(&shown, LIMITED)));
     }
 }

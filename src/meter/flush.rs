@@ -1,5 +1,5 @@
 //! The way to the ledger: every dirty line as one absolute value per key and hour, again until the ledger says yes. While it does
-//! not, what changed goes to the spool once a second, or every fifth of the interval of flushes where that is longer.
+//! not, what changed goes to the spool once a second.
 //!
 //! An hour is announced before the first call is counted in it: the first by [`Flusher::enrol`], every other one by the closing of
 //! the hour before, which says that this incarnation goes on.
@@ -35,7 +35,7 @@ const MOST_HOURS: u32 = 35 * 24;
 
 /// So many lines are a fifth of what makes the longest pause.
 const FIFTH: usize = 1000;
-/// However few lines there are, the next flush is not sooner than this, unless `every` is.
+/// However few lines there are (and none were sent where the ledger is away), the next flush is not sooner than this, unless `every` is.
 const SOONEST: Duration = Duration::from_millis(250);
 
 /// How long after the beginning of a flush of so many lines the next one begins: from a fifth of `every` where they were few to all of it.
@@ -45,7 +45,9 @@ const SOONEST: Duration = Duration::from_millis(250);
 /// one call in a hundred was seen to wait (`docs/performance.md`).
 pub fn pause_after(lines: usize, every: Duration) -> Duration {
     let fifths = (1 + lines / FIFTH).min(5);
-    (every * u32::try_from(fifths).unwrap_or(5) / 5).max(SOONEST).min(every)
+    let pause = every * u32::try_from(fifths).unwrap_or(5) / 5;
+    let longest = if fifths == 1 { SPOOL_EVERY } else { every };
+    pause.min(longest).max(SOONEST).min(every)
 }
 
 /// What one flush did.
@@ -63,6 +65,11 @@ pub struct FlushReport {
 }
 
 impl FlushReport {
+    /// What the next flush is likely to have: as many lines again, or few and soon where some were not to be had this time.
+    fn to_come(&self) -> usize {
+        if self.busy > 0 { 0 } else { self.lines }
+    }
+
     /// An hour that has left the ledger holds no other up.
     fn waits(&mut self, sent: Result<(), StoreError>) -> Result<(), StoreError> {
         match sent {
@@ -132,7 +139,7 @@ impl Flusher {
                     let began = Instant::now();
                     let flushed = self.tend(&mut health).await;
                     told(&flushed);
-                    next = began + pause_after(flushed.map_or(0, |report| report.lines), every);
+                    next = began + pause_after(flushed.map_or(0, |report| report.to_come()), every);
                 } => {}
             }
         }
@@ -207,7 +214,16 @@ impl Flusher {
             report.waits(sent)?;
         }
         for (hour, state) in &mut self.hours {
-            if state.is_over(*hour) && self.core.leave(*hour) && state.is_settled() {
+            if !state.is_over(*hour) || !self.core.leave(*hour) {
+                continue;
+            }
+            // None is made any more. One that was being made when this flush began is seen only now.
+            self.core
+                .slabs()
+                .into_iter()
+                .filter(|slab| slab.identity().hour == *hour)
+                .for_each(|slab| state.watch(slab));
+            if state.is_settled() {
                 let sent = state.close(self.core, &*self.ledger, *hour, false).await;
                 report.waits(sent)?;
             }

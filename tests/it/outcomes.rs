@@ -5,6 +5,9 @@ mod table;
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+
 use counted::{BODY, Counted, await_calls, grpc, http, message, pieces, stage};
 use tokio::time::timeout;
 use tollgate::verdict::Denial;
@@ -14,6 +17,7 @@ use crate::harness::PATIENCE;
 use crate::harness::fleet::{Fleet, Setting};
 use crate::harness::process::Signal;
 use crate::harness::raw::Raw;
+use crate::harness::scripted::Scripted;
 use crate::harness::stage::Usage;
 use crate::world::closed_port;
 
@@ -32,6 +36,32 @@ fn a_code_or_a_status_that_is_no_success_is_refused_with_what_was_reported() {
         let (http, grpc) = (http(&stage, &[no_success]).unwrap(), grpc(&stage, &[no_success]).unwrap());
         Counted::of("refused").answers(http.body.len() + grpc.body.len()).is_all_of(&stage);
     }
+}
+
+#[test]
+fn a_call_is_ok_with_its_units_however_it_is_spelled() {
+    let body = r#"{"code":0,"output":[],"usage":{"read_units":1}}"#;
+    let answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let service = Scripted::start(move |_| answer.clone().into_bytes());
+    let stage = counted::in_front_of(service.at);
+    // A service that decodes or tidies paths takes each for a query.
+    let spelled = [
+        "/v1/collections/c/quer%79",
+        "/v1/collections/c/query/",
+        "/v1/collections/c/query;x",
+        "//v1/collections/c/query",
+    ];
+    for path in spelled {
+        assert_eq!(stage.http("POST", path, &[], b"{}").status, 200, "{path}");
+    }
+    let as_grpc = Request::get("http://stage.test/v1/collections/c/docs?ids=1")
+        .header("content-type", "application/grpc")
+        .header("dashvector-auth-token", &stage.key);
+    let answer = stage.block_on(async { stage.h2().await.call(as_grpc.body(Bytes::new()).unwrap()).await });
+    assert_eq!(answer.status, 200);
+    let usage = stage.settled(5);
+    assert_eq!((usage.of("ok"), usage.read_units), (5, 5));
 }
 
 #[test]

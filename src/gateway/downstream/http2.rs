@@ -28,7 +28,8 @@ pub struct Serving<S, V> {
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     http2: http2::Bounds,
-    /// How long a client may grant no window to an answer. Nobody asks for a body that it does not take, so nothing else ends it.
+    /// How long a client may take over an answer from where it first grants it no window. Nobody asks for a body that it does not take, so
+    /// nothing else ends it.
     patience: Duration,
 }
 
@@ -199,7 +200,6 @@ impl Sending {
                 return Poll::Ready(Err(Ended::NotTaken));
             };
             sent.map_err(|Refused| Ended::NotTaken)?;
-            self.timer = None;
             if self.is_last {
                 return Poll::Ready(Ok(()));
             }

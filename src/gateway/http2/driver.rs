@@ -36,8 +36,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.shared.lock().wakes(cx.waker());
         loop {
             let read = self.poll_read(cx, &mut begin);
-            ready!(self.poll_write(cx));
+            let written = self.poll_write(cx);
             let mut link = self.shared.lock();
+            let unfinished = link.unfinished().filter(|_| !self.is_deaf);
+            if is_late(&mut self.unfinished, unfinished, cx) {
+                link.fail(Error::Late);
+                self.is_deaf = true;
+                break;
+            }
+            ready!(written);
             if !self.is_deaf && link.is_crowded() {
                 // It goes on once some of the calls that are over have noticed it.
                 link.sleeps();
@@ -50,11 +57,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let ended = {
             let mut link = self.shared.lock();
-            let unfinished = link.unfinished().filter(|_| !self.is_deaf);
-            if is_late(&mut self.unfinished, unfinished, cx) {
-                link.fail(Error::Late);
-                self.is_deaf = true;
-            }
             if !link.is_over() {
                 link.sleeps();
                 return Poll::Pending;

@@ -125,8 +125,13 @@ impl Error {
     }
 
     /// Whether the other side has said that it did nothing with the stream, so that it may be begun again elsewhere (RFC 9113, section 8.7).
+    /// One that says that it had too much of us is not asked again.
     pub fn says_unprocessed(&self) -> bool {
-        matches!(self, Self::Reset(Reason::REFUSED_STREAM) | Self::GoneAway(_))
+        match self {
+            Self::Reset(reason) => *reason == Reason::REFUSED_STREAM,
+            Self::GoneAway(reason) => *reason != Reason::ENHANCE_YOUR_CALM,
+            _ => false,
+        }
     }
 
     /// Whether it was more than anybody needs.

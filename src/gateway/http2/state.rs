@@ -36,6 +36,8 @@ pub struct Stream {
     pub is_blocked: bool,
     /// It ended before both sides had said all.
     pub broken: Option<Error>,
+    /// How often something had come on the connection when it was begun.
+    pub heard: u32,
     /// Those that are not done with it.
     pub holders: u8,
     pub reader: Option<Waker>,
@@ -126,7 +128,7 @@ impl Content {
 }
 
 impl Stream {
-    pub fn new(incoming: Incoming, outgoing: Outgoing, answer: Expected) -> Self {
+    pub fn new(incoming: Incoming, outgoing: Outgoing, answer: Expected, heard: u32) -> Self {
         Self {
             incoming,
             outgoing,
@@ -140,6 +142,7 @@ impl Stream {
             is_sent: false,
             is_blocked: false,
             broken: None,
+            heard,
             holders: 1,
             reader: None,
             writer: None,

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::head::put_trailers;
 use super::state::{Expected, Stream, wait};
@@ -100,6 +101,11 @@ impl Held {
             Some(error) => Poll::Ready(error),
             None => wait(&mut stream.writer, cx),
         })
+    }
+
+    /// Its answer was waited for `since` then, and did not come.
+    pub fn waited_in_vain(&self, since: Instant) {
+        self.shared.lock().waited_in_vain(self.number, since, Instant::now());
     }
 
     pub fn reset(&self, reason: Reason) {

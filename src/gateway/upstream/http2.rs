@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::Method;
 use http::uri::Scheme;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::{Broke, NoAnswer, Outbound, Wire};
 use crate::gateway::http2::{Bounds, Driver, Error, Held, Reason, Refused, Shared, Side, put_request};
@@ -19,9 +19,8 @@ use crate::gateway::message::AnswerHead;
 /// Streams on one connection before another is opened.
 const STREAMS_MOST: usize = 100;
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// Bytes and pieces of a body that are kept until there is an answer.
+/// Bytes of a body that are kept until there is an answer.
 const KEPT_MOST: usize = 64 * 1024;
-const PIECES_MOST: usize = 64;
 /// What a service may send ahead, and in the head of an answer. All streams together may have all that they may have each: some whose
 /// clients do not read must not keep the others, which are of other clients, from coming.
 const BOUNDS: Bounds = Bounds {
@@ -66,16 +65,8 @@ struct Call {
     request: Outbound,
     scheme: Scheme,
     upload: Upload,
-    /// What of the body was handed on. Gone once the call cannot be sent again.
-    kept: Option<Kept>,
-}
-
-/// The beginning of a body, for the case that it has to be sent again.
-#[derive(Default)]
-struct Kept {
-    first: Bytes,
-    more: Vec<Bytes>,
-    bytes: usize,
+    /// What of the body was handed on, for the case that it has to be sent again. Gone once it cannot be.
+    kept: Option<Vec<u8>>,
 }
 
 /// How far the body is.
@@ -117,7 +108,7 @@ impl Line {
     }
 
     pub fn begin(self, request: Outbound, scheme: Scheme) -> Box<Roundtrip> {
-        let call = Box::new(Call { request, scheme, upload: Upload::Sending, kept: Some(Kept::default()) });
+        let call = Box::new(Call { request, scheme, upload: Upload::Sending, kept: Some(Vec::new()) });
         Box::new(Roundtrip { state: State::Opening(self), call: Some(call), timer: None })
     }
 }
@@ -145,15 +136,14 @@ impl Call {
 
     /// As it was before anything of it was sent; `None` where that is not there any more.
     fn again(mut self: Box<Self>) -> Option<Box<Outbound>> {
-        let Kept { first, more, .. } = self.kept.take()?;
-        let pieces = std::iter::once(first).chain(more).filter(|piece| !piece.is_empty());
-        self.request.body.begin_again(pieces.collect());
+        self.request.body.begin_again(self.kept.take()?);
         Some(Box::new(self.request))
     }
 
-    fn keep(&mut self, data: &Bytes) {
-        if self.kept.as_mut().is_some_and(|kept| !kept.take(data)) {
-            self.kept = None;
+    fn keep(&mut self, data: &[u8]) {
+        match &mut self.kept {
+            Some(kept) if kept.len() + data.len() <= KEPT_MOST => kept.extend_from_slice(data),
+            kept => *kept = None,
         }
     }
 
@@ -181,19 +171,6 @@ impl Call {
             Err(_) => return Poll::Ready(Err(Broke::Upload)),
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Kept {
-    /// False: it is too much.
-    fn take(&mut self, data: &Bytes) -> bool {
-        self.bytes = self.bytes.saturating_add(data.len());
-        if self.first.is_empty() {
-            self.first = data.clone();
-        } else {
-            self.more.push(data.clone());
-        }
-        self.bytes <= KEPT_MOST && self.more.len() < PIECES_MOST
     }
 }
 
@@ -234,8 +211,15 @@ impl Roundtrip {
         self.state = State::Over;
         let call = self.call.take().filter(|_| error.says_unprocessed());
         match call.and_then(Call::again) {
-            Some(request) => NoAnswer::Unsent(request),
+            Some(request) => NoAnswer::Refused(request),
             None => Broke::Http2(error).into(),
+        }
+    }
+
+    /// As [`super::Roundtrip::waited_in_vain`].
+    pub fn waited_in_vain(&self, since: Instant) {
+        if let State::Open(held) = &self.state {
+            held.waited_in_vain(since);
         }
     }
 
@@ -273,13 +257,18 @@ impl Roundtrip {
         while call.upload != Upload::Over {
             match ready!(held.poll_sent(cx)) {
                 Ok(()) if call.upload == Upload::Last => call.upload = Upload::Over,
-                Ok(()) => {
-                    if let Err(broke) = ready!(call.poll_piece(held, cx)) {
+                Ok(()) => match call.poll_piece(held, cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(broke)) => {
                         held.reset(Reason::CANCEL);
                         call.upload = Upload::Over;
                         return Poll::Ready(Err(broke));
                     }
-                }
+                    // Where the service takes no more, the client need not go on.
+                    Poll::Pending => {
+                        let _ = ready!(held.poll_broken(cx));
+                    }
+                },
                 // Why, is said where the answer is read.
                 Err(Refused) => {
                     call.request.body.is_cut_short();

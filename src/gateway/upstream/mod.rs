@@ -58,8 +58,10 @@ pub enum Broke {
 
 /// Why there is no head of an answer.
 pub enum NoAnswer {
-    /// Nothing of the request was sent, or the service has said that it did nothing with it: it may be sent elsewhere.
+    /// Nothing of the request was sent: it may be sent elsewhere.
     Unsent(Box<Outbound>),
+    /// The service has said that it did nothing with the request: it may be sent again.
+    Refused(Box<Outbound>),
     Broke(Broke),
 }
 
@@ -75,6 +77,14 @@ impl Roundtrip {
         match self {
             Self::Http1(line) => line.poll_head(cx).map_err(NoAnswer::Broke),
             Self::Http2(roundtrip) => roundtrip.poll_head(cx),
+        }
+    }
+
+    /// There is no head of an answer, though it was waited for `since` then. A connection that has been silent for long carries no more
+    /// calls; over HTTP/1.1 it ends with its call anyway.
+    pub fn waited_in_vain(&self, since: Instant) {
+        if let Self::Http2(roundtrip) = self {
+            roundtrip.waited_in_vain(since);
         }
     }
 

@@ -50,6 +50,12 @@ fn a_flush_of_many_lines_is_followed_by_a_longer_pause_and_never_by_more_than_th
     let every = Duration::from_secs(5);
     let pauses = [0, 999, 1000, 1999, 2000, 4000, 1_000_000].map(|lines| pause_after(lines, every).as_secs());
     assert_eq!(pauses, [1, 1, 2, 2, 3, 5, 5]);
+    let long = Duration::from_secs(60);
+    assert_eq!(
+        [0, 1000, 4000].map(|lines| pause_after(lines, long).as_secs()),
+        [1, 24, 60],
+        "the spool is not kept waiting"
+    );
     let [short, shorter] = [400, 100].map(Duration::from_millis);
     assert_eq!(pause_after(0, short), Duration::from_millis(250), "no pause is made shorter than that");
     assert_eq!([0, 4000].map(|lines| pause_after(lines, shorter)), [shorter; 2]);

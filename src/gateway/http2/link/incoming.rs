@@ -36,6 +36,7 @@ const IDLE: Error = Error::protocol("a frame of a stream that was not begun");
 impl Link {
     /// Takes in what was read, cut anywhere. An error ends the connection.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.heard = self.heard.wrapping_add(1);
         if self.rest.is_empty() {
             let rest = self.frames(bytes)?;
             self.rest.extend_from_slice(rest);

@@ -31,6 +31,8 @@ const OUTPUT_MOST: usize = 64 * 1024;
 const CHOKED: usize = 4 * OUTPUT_MOST;
 /// Of a table of headers, as long as nobody says anything else.
 const TABLE: usize = 4096;
+/// How long nothing may come on a connection on which an answer is waited for, before no other stream is begun on it.
+const SILENT_MOST: Duration = Duration::from_secs(5);
 /// What a PING of ours holds that comes before the last GOAWAY.
 const FAREWELL: [u8; 8] = *b"farewell";
 
@@ -69,6 +71,12 @@ pub struct Link {
     driver: Option<Waker>,
     /// The driver will look at the output anyway.
     is_awake: bool,
+    /// How often something came.
+    heard: u32,
+    /// What had been heard when an answer was waited for in vain, and since when.
+    silent: Option<(u32, Instant)>,
+    /// Nothing has come for so long that no stream is begun any more.
+    is_doubted: bool,
     /// Nobody begins streams any more: ours is the side of the client.
     is_done: bool,
     pub(super) ended: Option<Error>,
@@ -146,6 +154,9 @@ impl Link {
             resets: Budget::of_resets(),
             driver: None,
             is_awake: false,
+            heard: 0,
+            silent: None,
+            is_doubted: false,
             is_done: false,
             ended: None,
         };
@@ -174,7 +185,19 @@ impl Link {
     fn stream(&self, answer: Expected) -> Box<Stream> {
         let window = self.bounds.stream_window;
         let incoming = Incoming::new(window, window.max(frame::WINDOW_FIRST));
-        Box::new(Stream::new(incoming, Outgoing::new(self.peer.stream_window), answer))
+        Box::new(Stream::new(incoming, Outgoing::new(self.peer.stream_window), answer, self.heard))
+    }
+
+    /// The answer of a stream that was begun `since` then was waited for in vain until now. Where nothing at all came meanwhile, the other
+    /// side may be gone without a word, and TCP finds that out only after a quarter of an hour.
+    pub(super) fn waited_in_vain(&mut self, number: u32, since: Instant, now: Instant) {
+        let heard = self.heard;
+        if self.streams.get(number).is_none_or(|stream| stream.heard != heard) {
+            return;
+        }
+        let since = self.silent.filter(|(of, _)| *of == heard).map_or(since, |(_, at)| at.min(since));
+        self.is_doubted |= now.duration_since(since) >= SILENT_MOST;
+        self.silent = Some((heard, since));
     }
 
     /// The driver is polled: it looks at everything that is put into the outbox until it falls asleep.
@@ -243,7 +266,7 @@ impl Link {
 
     /// Whether a stream can be begun: from the side of the client.
     pub fn has_room(&self, most: usize) -> bool {
-        self.stands() && self.streams.len() < most.min(self.peer.streams.max(1) as usize)
+        self.stands() && self.output.len() <= OUTPUT_MOST && self.streams.len() < most.min(self.peer.streams as usize)
     }
 
     #[cfg(test)]
@@ -269,7 +292,11 @@ impl Link {
 
     /// Neither side has ended the connection, or is about to.
     pub fn stands(&self) -> bool {
-        self.ended.is_none() && !self.is_done && self.farewell == Farewell::None && self.last < frame::STREAM_MOST - 2
+        self.ended.is_none()
+            && !self.is_done
+            && !self.is_doubted
+            && self.farewell == Farewell::None
+            && self.last < frame::STREAM_MOST - 2
     }
 
     /// The connection ends: what is broken is said to the other side, and everybody who waits is told.
