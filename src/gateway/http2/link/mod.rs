@@ -266,7 +266,7 @@ impl Link {
 
     /// Whether a stream can be begun: from the side of the client.
     pub fn has_room(&self, most: usize) -> bool {
-        self.stands() && self.output.len() <= OUTPUT_MOST && self.streams.len() < most.min(self.peer.streams as usize)
+        self.stands() && !self.is_choked() && self.streams.len() < most.min(self.peer.streams as usize)
     }
 
     #[cfg(test)]
