@@ -113,13 +113,8 @@ impl Relayed {
         let Some(exchange) = &mut self.exchange else {
             return Poll::Ready(None);
         };
-        self.pieces = (self.pieces + 1).min(LOOKS_FROM);
-        let is_late = self.pieces == LOOKS_FROM && Instant::now() >= self.deadline;
-        let frame = if is_late { Poll::Pending } else { exchange.poll_frame(cx) };
-        let Poll::Ready(frame) = frame else {
-            if !is_late {
-                ready!(self.poll_deadline(cx));
-            }
+        let Poll::Ready(frame) = exchange.poll_frame(cx) else {
+            ready!(self.poll_deadline(cx));
             self.end_as(Outcome::Timeout);
             return Poll::Ready(Some(Err(BodyError::Deadline)));
         };
@@ -127,6 +122,12 @@ impl Relayed {
             Some(Ok(frame)) => {
                 if frame.is_trailers() || exchange.answer().is_end_stream() {
                     self.end(frame.trailers_ref());
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                self.pieces = (self.pieces + 1).min(LOOKS_FROM);
+                if self.pieces == LOOKS_FROM && Instant::now() >= self.deadline {
+                    self.time_out();
+                    return Poll::Ready(Some(Err(BodyError::Deadline)));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -156,6 +157,12 @@ impl Relayed {
     fn end_as(&mut self, outcome: Outcome) {
         if let Some(exchange) = self.exchange.take() {
             exchange.end_as(outcome);
+        }
+    }
+
+    fn time_out(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.time_out();
         }
     }
 }

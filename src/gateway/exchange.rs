@@ -5,6 +5,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -27,6 +28,9 @@ use crate::meter::record::{Operation, Outcome};
 use crate::meter::{Charge, Tally};
 use crate::telemetry::metrics::Call;
 
+/// A service that sends nothing for so long keeps us waiting.
+const LULL: Duration = Duration::from_millis(100);
+
 pub struct Exchange {
     gateway: Arc<Gateway>,
     /// Taken by the commit. A call that is served unmetered never has one.
@@ -39,6 +43,8 @@ pub struct Exchange {
     /// Where the call was sent to, once it was.
     sent_to: Option<Place>,
     answer: Option<Answer>,
+    /// The answer was read to its end, without its client.
+    is_over: bool,
 }
 
 struct Answer {
@@ -74,7 +80,18 @@ impl Exchange {
     pub fn new(opened: Opened) -> Box<Self> {
         let Opened { gateway, charge, place, permit, dialect, operation, upload } = opened;
         let (_place, _permit) = (place, permit);
-        Box::new(Self { gateway, charge, _place, _permit, dialect, operation, upload, sent_to: None, answer: None })
+        Box::new(Self {
+            gateway,
+            charge,
+            _place,
+            _permit,
+            dialect,
+            operation,
+            upload,
+            sent_to: None,
+            answer: None,
+            is_over: false,
+        })
     }
 
     pub fn upload(&self) -> &Upload {
@@ -104,7 +121,9 @@ impl Exchange {
 
     fn take_head(&mut self, head: &AnswerHead, roundtrip: Roundtrip) {
         let ended = roundtrip.is_end_stream();
-        let status = match self.dialect {
+        // By what the answer says of itself, and whatever the operation is: a service may take a request for another than we do.
+        let is_grpc = form::has_grpc_type(&head.fields);
+        let status = match if is_grpc { Dialect::Grpc } else { self.dialect } {
             // Also where a proxy answers in place of a gRPC service: it said no, and broke nothing.
             _ if !head.status.is_success() => Status::Refused,
             Dialect::Http => Status::Success,
@@ -112,12 +131,9 @@ impl Exchange {
             Dialect::Grpc if grpc_status_is_ok(&head.fields) => Status::Success,
             _ => Status::Refused,
         };
-        // By what the answer says of itself, and whatever the operation is: a service may take a request for another than we do.
-        let reader = match self.dialect {
-            Dialect::Grpc if form::has_grpc_type(&head.fields) => {
-                UsageReader::for_grpc(self.gateway.config.limits.grpc_message_bytes)
-            }
-            _ => UsageReader::for_http(&head.fields),
+        let reader = match is_grpc {
+            true => UsageReader::for_grpc(self.gateway.config.limits.grpc_message_bytes),
+            false => UsageReader::for_http(&head.fields),
         };
         self.answer = Some(Answer { roundtrip, reader, bytes: 0, status });
     }
@@ -190,6 +206,11 @@ impl Exchange {
         self.adopt_by_drains(|exchange| exchange.read_on(deadline));
     }
 
+    /// The client has had its time and more is there for it: reads on without it as long as the service does not keep us waiting, and commits.
+    pub fn time_out(self: Box<Self>) {
+        self.adopt_by_drains(Self::read_out);
+    }
+
     /// Hands an exchange without a client to those that end it in the background.
     pub fn adopt_by_drains<F>(self: Box<Self>, work: impl FnOnce(Box<Self>) -> F)
     where
@@ -212,18 +233,28 @@ impl Exchange {
 
     /// Reads the rest of the answer without the client.
     async fn read_on(mut self: Box<Self>, deadline: Instant) {
-        let rest = std::future::poll_fn(|cx| {
-            loop {
-                match std::task::ready!(self.poll_frame(cx)) {
-                    Some(Ok(_)) => {}
-                    ended => return Poll::Ready(ended.is_none()),
-                }
-            }
-        });
-        let complete = tokio::time::timeout_at(deadline, rest).await.unwrap_or_default();
+        let rest = async { while !self.next_frame_is_last().await {} };
+        let _ = tokio::time::timeout_at(deadline, rest).await;
+        self.end_without_client(Outcome::ClientAbort);
+    }
+
+    /// The same, as far as it is there.
+    async fn read_out(mut self: Box<Self>) {
+        while let Ok(false) = tokio::time::timeout(LULL, self.next_frame_is_last()).await {}
+        self.end_without_client(Outcome::Timeout);
+    }
+
+    /// Notes whether the answer has come to its end; where it breaks, its connection is not used again.
+    async fn next_frame_is_last(&mut self) -> bool {
+        let frame = poll_fn(|cx| self.poll_frame(cx)).await;
+        self.is_over = frame.is_none();
+        !matches!(frame, Some(Ok(_)))
+    }
+
+    fn end_without_client(mut self: Box<Self>, outcome: Outcome) {
         let reading = self.reading();
-        self.commit(Outcome::ClientAbort, &reading);
-        if complete {
+        self.commit(outcome, &reading);
+        if self.is_over {
             self.give_back();
         }
     }

@@ -40,6 +40,7 @@ pub fn check_form(head: &RequestHead, limits: HeadLimits) -> Result<(), Denial> 
     let fields = &head.fields;
     let clear = has_clear_target(head)
         && has_clear_length(fields)
+        && fields.all(Name::ContentType).nth(1).is_none()
         && has_clear_coding(fields)
         && has_no_upgrade(fields)
         && names_few(fields);
@@ -161,6 +162,13 @@ mod tests {
         assert_eq!(check("GET", "/", &[("name", &value((32 << 10) - 7))]), Err(Denial::HeadersTooLarge));
         assert_eq!(check("GET", "/", &[("a", "b"); 100]), Ok(()));
         assert_eq!(check("GET", "/", &[("a", "b"); 101]), Err(Denial::HeadersTooLarge));
+    }
+
+    #[test]
+    fn what_the_content_is_is_said_once() {
+        assert_eq!(check("POST", "/", &[("content-type", "application/json")]), Ok(()));
+        let twice = [("content-type", "application/json"), ("content-type", "application/grpc")];
+        assert_eq!(check("POST", "/", &twice), Err(Denial::Malformed));
     }
 
     #[test]

@@ -60,7 +60,9 @@ pub fn forward<'a>(
 ) -> impl Future<Output = Result<Answered, Denial>> + Send + 'a {
     let Onward { cluster, wanted, deadlines } = onward;
     let begun = match pool::check_out(cluster, wanted, 0) {
-        Ok(Checkout::Ready(pooled)) => Ok((pooled.place(), InFlight::begin(pooled, request, exchange, deadlines))),
+        Ok(Checkout::Ready(pooled)) => {
+            Ok((pooled.place(), InFlight::begin(pooled, request, exchange, deadlines, deadlines.begun)))
+        }
         checkout => Err(Box::pin(forward_slowly(gateway, onward, request, exchange, (0, checkout)))),
     };
     async move {
@@ -106,7 +108,7 @@ async fn forward_slowly(
             }
         };
         let place = pooled.place();
-        let (replied, returned) = InFlight::begin(pooled, request, exchange, deadlines).await;
+        let (replied, returned) = InFlight::begin(pooled, request, exchange, deadlines, Instant::now()).await;
         let again;
         (request, exchange, again) = match conclude(gateway, cluster, place, replied, returned) {
             Concluded::Over(answered) => return answered,
@@ -141,7 +143,8 @@ enum Concluded {
 enum Again {
     /// Its connection did not stand: at once, on a new one.
     AtOnce,
-    /// The service has too much to do, or goes: after a pause, on whatever connection there is. So it has no more of us than before.
+    /// The service has too much to do, or goes: after a pause, or some more while its connections are full, on whatever connection there
+    /// is. So it has no more of us than before.
     Later,
 }
 
@@ -151,9 +154,14 @@ impl Again {
         match self {
             Self::AtOnce => pool::check_out(cluster, wanted, attempt),
             Self::Later => {
-                let pause = PAUSE * u32::try_from(attempt).unwrap_or(u32::MAX);
-                // What was refused at once does not come back at once.
-                tokio::time::sleep(pause + pause * u32::from(RequestId::next().scattered()) / 256).await;
+                for factor in [1, 2, 4] {
+                    let pause = PAUSE * u32::try_from(attempt).unwrap_or(u32::MAX) * factor;
+                    // What was refused at once does not come back at once.
+                    tokio::time::sleep(pause + pause * u32::from(RequestId::next().scattered()) / 256).await;
+                    if !pool::is_full(cluster) {
+                        break;
+                    }
+                }
                 pool::check_out(cluster, wanted, 0)
             }
         }
@@ -225,15 +233,32 @@ struct Waiting {
     roundtrip: Roundtrip,
     exchange: Box<Exchange>,
     deadlines: Deadlines,
-    /// Present once the service keeps us waiting: until when, and whether it had the whole request when that was set.
-    until: Option<(Instant, bool)>,
+    /// When this attempt began.
+    begun: Instant,
+    /// Present once the service keeps us waiting.
+    until: Option<Until>,
+}
+
+/// The end of a wait for the first byte.
+#[derive(Clone, Copy)]
+struct Until {
+    at: Instant,
+    /// The service had the whole request by the beginning of the wait.
+    is_complete: bool,
 }
 
 impl InFlight {
-    fn begin(pooled: Pooled, request: Outbound, mut exchange: Box<Exchange>, deadlines: Deadlines) -> Self {
+    /// `begun` is now.
+    fn begin(
+        pooled: Pooled,
+        request: Outbound,
+        mut exchange: Box<Exchange>,
+        deadlines: Deadlines,
+        begun: Instant,
+    ) -> Self {
         exchange.is_sent_to(pooled.place());
-        let roundtrip = pooled.send(request);
-        Self { waiting: Some(Waiting { roundtrip, exchange, deadlines, until: None }) }
+        let roundtrip = pooled.send(request, begun);
+        Self { waiting: Some(Waiting { roundtrip, exchange, deadlines, begun, until: None }) }
     }
 }
 
@@ -251,7 +276,7 @@ impl Future for InFlight {
                 Err(None)
             }
         };
-        let Some(Waiting { roundtrip, exchange, deadlines, .. }) = self.waiting.take() else {
+        let Some(Waiting { roundtrip, exchange, .. }) = self.waiting.take() else {
             return Poll::Pending;
         };
         let replied = match replied {
@@ -259,10 +284,7 @@ impl Future for InFlight {
             Err(Some(NoAnswer::Unsent(request))) => Replied::Unsent(request, Again::AtOnce),
             Err(Some(NoAnswer::Refused(request))) => Replied::Unsent(request, Again::Later),
             Err(Some(NoAnswer::Broke(broke))) => Replied::Broken(broke),
-            Err(None) => {
-                roundtrip.waited_in_vain(deadlines.begun);
-                Replied::Late
-            }
+            Err(None) => Replied::Late,
         };
         Poll::Ready((replied, exchange))
     }
@@ -271,18 +293,24 @@ impl Future for InFlight {
 impl Waiting {
     /// The wait for the first byte begins when the request is complete; the whole call has its own deadline.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Deadlines { total, first_byte, begun } = self.deadlines;
+        let Deadlines { total, first_byte, .. } = self.deadlines;
         let is_complete = self.exchange.upload().state() == UploadState::Complete;
-        // A request that came whole was complete when the call began; for another one it is set anew until it is, and once more then.
-        let (mut until, mut was_complete) = *self.until.get_or_insert((total.min(begun + first_byte), is_complete));
-        while self.roundtrip.poll_until(cx, until).is_ready() {
+        let mut until = match self.until {
+            // A request that came whole was complete when the attempt began.
+            None => Until { at: total.min(self.begun + first_byte), is_complete },
+            Some(until) if is_complete && !until.is_complete => {
+                Until { at: total.min(Instant::now() + first_byte), is_complete }
+            }
+            Some(until) => until,
+        };
+        while self.roundtrip.poll_until(cx, until.at).is_ready() {
             let now = Instant::now();
-            if now >= total || was_complete {
+            if now >= total || until.is_complete {
                 return Poll::Ready(());
             }
-            (until, was_complete) = (total.min(now + first_byte), is_complete);
-            self.until = Some((until, was_complete));
+            until.at = total.min(now + first_byte);
         }
+        self.until = Some(until);
         Poll::Pending
     }
 }

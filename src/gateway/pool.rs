@@ -155,6 +155,16 @@ pub fn check_out(cluster: &Cluster, wanted: Wanted, attempt: usize) -> Result<Ch
     })
 }
 
+/// Whether connections for many calls stand and none of them has room for another.
+pub fn is_full(cluster: &Cluster) -> bool {
+    CLUSTERS.with_borrow(|clusters| {
+        let peers = clusters.get(&cluster.cluster_id).filter(|peers| peers.version == cluster.version);
+        let mut shared = peers.into_iter().flat_map(|peers| &peers.peers).flat_map(|peer| &peer.http2);
+        let stands = shared.clone().any(|shared| shared.line.stands());
+        stands && !shared.any(|shared| shared.line.has_room())
+    })
+}
+
 /// Runs for the life of a data-plane thread: closes what has been idle for long.
 pub async fn sweep() {
     loop {
@@ -346,13 +356,13 @@ impl Pooled {
         self.place
     }
 
-    /// Begins to send the request.
-    pub fn send(self, request: Outbound) -> Roundtrip {
+    /// Begins to send the request. `now` is when.
+    pub fn send(self, request: Outbound, now: Instant) -> Roundtrip {
         match self.line {
             Line::Http1(line) => Roundtrip::Http1(line.begin(request)),
             Line::Http2(line) => {
                 let scheme = if self.place.tls { Scheme::HTTPS } else { Scheme::HTTP };
-                Roundtrip::Http2(line.begin(request, scheme))
+                Roundtrip::Http2(line.begin(request, scheme, now))
             }
         }
     }

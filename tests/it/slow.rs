@@ -2,8 +2,8 @@
 
 mod floods;
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::harness::h2::frame as grpc_frame;
@@ -204,6 +204,47 @@ fn a_client_that_does_not_read_is_cut_and_its_call_still_has_its_units() {
     let grown = stage.grown(before);
     assert!(grown < 12 * 1024, "{grown} KiB");
     await_cuts(&stage, "slow_body", 1);
+}
+
+#[test]
+fn a_client_that_reads_slowly_has_the_time_of_a_call_and_its_call_still_has_its_units() {
+    let stage = Stage::limited(LIMITS);
+    let large = [("x-sample-bytes", "33554432")];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Three megabytes a second.
+            let (mut http, began) = (TcpStream::connect(stage.gateway).unwrap(), Instant::now());
+            http.write_all(&stage.request("GET", FETCH, &large, b"")).unwrap();
+            http.set_read_timeout(Some(LATE)).unwrap();
+            let mut buffer = vec![0; 64 * 1024];
+            while http.read_exact(&mut buffer).is_ok() && began.elapsed() < LATE * 2 {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert_within(began.elapsed(), Duration::from_secs(4));
+        });
+        scope.spawn(|| {
+            // A window for one piece after the other, of the stream alone: there is always more to be sent.
+            let (mut h2, began) = (Wire::greet(stage.gateway), Instant::now());
+            let more = [("dashvector-auth-token", stage.key.as_str()), ("collection-name", COLLECTION), large[0]];
+            h2.send(&wire::frame(wire::WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes()));
+            let fields = wire::grpc_fields("stage.test", GRPC_FETCH, &more);
+            h2.send(&wire::frame(wire::HEADERS, wire::END_HEADERS, 1, &wire::block(&fields)));
+            h2.send(&wire::frame(wire::DATA, wire::END_STREAM, 1, &grpc_frame(&fetch_message())));
+            while let Some(came) = h2.next(LATE)
+                && came.kind != wire::RST_STREAM
+                && began.elapsed() < LATE * 2
+            {
+                if came.kind == wire::DATA && !came.payload.is_empty() {
+                    let more = u32::try_from(came.payload.len()).unwrap();
+                    h2.send(&wire::frame(wire::WINDOW_UPDATE, 0, 1, &more.to_be_bytes()));
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+            assert_within(began.elapsed(), Duration::from_secs(4));
+        });
+    });
+    let usage = stage.settled(2);
+    assert_eq!((usage.of("timeout"), usage.read_units), (2, 2 * FETCH_UNITS), "{usage:?}");
 }
 
 #[test]

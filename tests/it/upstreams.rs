@@ -10,6 +10,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::json;
 use tollgate::demo::SampleService;
 
+use crate::harness::raw::Raw;
 use crate::harness::stage::{FETCH, GRPC_FETCH, Setting, Stage, fetch_message, metadata};
 use crate::harness::{PATIENCE, tls_provider};
 
@@ -111,6 +112,24 @@ fn an_upstream_that_closes_idle_connections_costs_no_call() {
         assert_eq!(closing.status, 502);
     }
     assert_eq!(stage.settled(10).of("ok"), 5);
+}
+
+#[test]
+fn the_wait_for_an_answer_begins_once_the_request_is_whole_and_is_as_long_as_configured() {
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (limits, upstream) = ("upstream_first_byte = \"2s\"", Some(deaf.local_addr().unwrap()));
+    let stage = Stage::with(Setting { limits, upstream, ..Setting::default() });
+    // Whole at once, almost, and only after the time of a whole wait.
+    for late in [0, 50, 2500].map(Duration::from_millis) {
+        let (mut client, began) = (Raw::connect(stage.gateway), Instant::now());
+        client.send(&stage.request("POST", "/echo", &[("content-length", "10")], b"12345"));
+        std::thread::sleep(late);
+        client.send(b"67890");
+        assert_eq!(client.answer().status, 504);
+        let took = began.elapsed() - late;
+        let expected = Duration::from_millis(1900)..Duration::from_millis(3900);
+        assert!(expected.contains(&took), "{took:?} after a request that took {late:?}");
+    }
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub struct Roundtrip {
     state: State,
     /// As long as something of it is to be sent, or it may have to be sent again.
     call: Option<Box<Call>>,
+    /// Since when an answer is waited for, where the service had the whole request at once.
+    awaited: Option<Instant>,
     pub timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -107,9 +109,10 @@ impl Line {
         self.shared.lock().is_quiet()
     }
 
-    pub fn begin(self, request: Outbound, scheme: Scheme) -> Box<Roundtrip> {
+    /// `now` is when this attempt begins.
+    pub fn begin(self, request: Outbound, scheme: Scheme, now: Instant) -> Box<Roundtrip> {
         let call = Box::new(Call { request, scheme, upload: Upload::Sending, kept: Some(Vec::new()) });
-        Box::new(Roundtrip { state: State::Opening(self), call: Some(call), timer: None })
+        Box::new(Roundtrip { state: State::Opening(self), call: Some(call), awaited: Some(now), timer: None })
     }
 }
 
@@ -186,11 +189,15 @@ impl Roundtrip {
             }
         }
         let _ = self.poll_send(cx)?;
+        if self.is_sending() {
+            self.awaited = None;
+        }
         let State::Open(held) = &self.state else {
             return Poll::Ready(Err(Broke::Closed.into()));
         };
         match ready!(held.poll_answer(cx)) {
             Ok(head) => {
+                self.awaited = None;
                 self.cannot_be_sent_again();
                 Poll::Ready(Ok(head))
             }
@@ -208,18 +215,11 @@ impl Roundtrip {
 
     /// The stream ended before its answer. Where the service has done nothing with the call, it is as good as not sent.
     fn no_answer(&mut self, error: Error) -> NoAnswer {
-        self.state = State::Over;
+        (self.state, self.awaited) = (State::Over, None);
         let call = self.call.take().filter(|_| error.says_unprocessed());
         match call.and_then(Call::again) {
             Some(request) => NoAnswer::Refused(request),
             None => Broke::Http2(error).into(),
-        }
-    }
-
-    /// As [`super::Roundtrip::waited_in_vain`].
-    pub fn waited_in_vain(&self, since: Instant) {
-        if let State::Open(held) = &self.state {
-            held.waited_in_vain(since);
         }
     }
 
@@ -277,5 +277,14 @@ impl Roundtrip {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Roundtrip {
+    /// Whoever waited for the answer does so no longer.
+    fn drop(&mut self) {
+        if let (State::Open(held), Some(since)) = (&self.state, self.awaited) {
+            held.waited_in_vain(since);
+        }
     }
 }

@@ -80,14 +80,6 @@ impl Roundtrip {
         }
     }
 
-    /// There is no head of an answer, though it was waited for `since` then. A connection that has been silent for long carries no more
-    /// calls; over HTTP/1.1 it ends with its call anyway.
-    pub fn waited_in_vain(&self, since: Instant) {
-        if let Self::Http2(roundtrip) = self {
-            roundtrip.waited_in_vain(since);
-        }
-    }
-
     /// The next frame of the answer's body; what is left of the request is sent meanwhile.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broke>>> {
         match self {

@@ -31,7 +31,7 @@ const OUTPUT_MOST: usize = 64 * 1024;
 const CHOKED: usize = 4 * OUTPUT_MOST;
 /// Of a table of headers, as long as nobody says anything else.
 const TABLE: usize = 4096;
-/// How long nothing may come on a connection on which an answer is waited for, before no other stream is begun on it.
+/// How long nothing may come on a connection while answers are waited for, before no other stream is begun on it.
 const SILENT_MOST: Duration = Duration::from_secs(5);
 /// What a PING of ours holds that comes before the last GOAWAY.
 const FAREWELL: [u8; 8] = *b"farewell";
@@ -73,8 +73,8 @@ pub struct Link {
     is_awake: bool,
     /// How often something came.
     heard: u32,
-    /// What had been heard when an answer was waited for in vain, and since when.
-    silent: Option<(u32, Instant)>,
+    /// For how long answers were waited for in vain.
+    silent: Silent,
     /// Nothing has come for so long that no stream is begun any more.
     is_doubted: bool,
     /// Nobody begins streams any more: ours is the side of the client.
@@ -107,6 +107,27 @@ enum Farewell {
 pub struct Unfinished {
     pub number: u32,
     pub within: Duration,
+}
+
+/// The time in which somebody waited and nothing came. What several wait for at once counts once, and idleness not at all.
+#[derive(Clone, Copy, Debug, Default)]
+struct Silent {
+    /// How often something had come by then.
+    heard: u32,
+    waited: Duration,
+    until: Option<Instant>,
+}
+
+impl Silent {
+    fn adds(&mut self, heard: u32, since: Instant, now: Instant) -> Duration {
+        if self.heard != heard {
+            *self = Self { heard, ..Self::default() };
+        }
+        let from = self.until.map_or(since, |until| until.max(since));
+        self.waited += now.saturating_duration_since(from);
+        self.until = Some(now);
+        self.waited
+    }
 }
 
 /// A request that has come.
@@ -155,7 +176,7 @@ impl Link {
             driver: None,
             is_awake: false,
             heard: 0,
-            silent: None,
+            silent: Silent::default(),
             is_doubted: false,
             is_done: false,
             ended: None,
@@ -188,16 +209,13 @@ impl Link {
         Box::new(Stream::new(incoming, Outgoing::new(self.peer.stream_window), answer, self.heard))
     }
 
-    /// The answer of a stream that was begun `since` then was waited for in vain until now. Where nothing at all came meanwhile, the other
-    /// side may be gone without a word, and TCP finds that out only after a quarter of an hour.
+    /// The answer of a stream was waited for in vain. Where nothing at all comes meanwhile, the other side may be gone without a word,
+    /// and TCP finds that out only after a quarter of an hour.
     pub(super) fn waited_in_vain(&mut self, number: u32, since: Instant, now: Instant) {
         let heard = self.heard;
-        if self.streams.get(number).is_none_or(|stream| stream.heard != heard) {
-            return;
+        if self.streams.get(number).is_some_and(|stream| stream.heard == heard) {
+            self.is_doubted |= self.silent.adds(heard, since, now) >= SILENT_MOST;
         }
-        let since = self.silent.filter(|(of, _)| *of == heard).map_or(since, |(_, at)| at.min(since));
-        self.is_doubted |= now.duration_since(since) >= SILENT_MOST;
-        self.silent = Some((heard, since));
     }
 
     /// The driver is polled: it looks at everything that is put into the outbox until it falls asleep.
@@ -398,5 +416,22 @@ impl Link {
             frame::put_window(0, more, self.output.last());
             self.wake_driver();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_the_time_in_which_somebody_waits_and_ends_with_whatever_comes() {
+        let (begun, mut silent) = (Instant::now(), Silent::default());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut adds = |heard, since, now| silent.adds(heard, at(since), at(now)).as_secs();
+        assert_eq!(adds(1, 0, 2), 2);
+        assert_eq!(adds(1, 0, 2), 2, "what two wait for at once counts once");
+        assert_eq!(adds(1, 1, 3), 3);
+        assert_eq!(adds(1, 600, 601), 4, "nobody waited in between");
+        assert_eq!(adds(2, 602, 603), 1, "something came");
     }
 }
