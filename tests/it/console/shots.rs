@@ -143,7 +143,7 @@ fn every_page_fits_every_window_and_is_pictured() {
     scene.browser.click("#delete-key [type=submit]");
     scene.browser.reads("#delete-key [data-receipt]", "Denied on");
     scene.browser.shoot(&folder().join("receipt-light.png"));
-    scene.browser.click("#delete-key [data-step=done] [data-close]");
+    // Closing it would load the page again, at some moment during what follows.
     let code = scene.codes.next();
     scene.open("/console/account");
     scene.browser.click("[data-open=totp-dialog]");
