@@ -225,7 +225,7 @@ settings! {
     LEDGER_SENTINEL_NODES: Vec<SentinelUrl> = "meter.ledger_sentinel.nodes", default [];
     /// How long an hour stays in the ledger, where meter.archive is named. Gateways send usage again that is up to 48 hours old.
     RETENTION: Duration = "meter.retention", default "168h" from "50h" to "87600h";
-    /// How often usage goes to the ledger at least, and up to five times as often, but not more than four times a second, while few lines change; at most this much is lost with the power.
+    /// The longest time between two flushes of usage to the ledger; while few lines change a fifth of it, a second at most and a quarter of one at least. At most this much is lost with the power.
     FLUSH: Duration = "meter.flush", default "5s" from "10ms" to "60s";
 
     /// Keys an account may have at once.

@@ -23,7 +23,8 @@ use crate::verdict::Denial;
 
 /// Attempts in all.
 const ATTEMPTS: usize = 3;
-/// Before the second attempt of what the service has refused: up to twice as long, and as much again before the third.
+/// Before the second attempt of what the service has refused, and up to twice as long; twice that before the third, and again while its
+/// connections are full.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Until when what must have happened.

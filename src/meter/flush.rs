@@ -38,7 +38,8 @@ const FIFTH: usize = 1000;
 /// However few lines there are (and none were sent where the ledger is away), the next flush is not sooner than this, unless `every` is.
 const SOONEST: Duration = Duration::from_millis(250);
 
-/// How long after the beginning of a flush of so many lines the next one begins: from a fifth of `every` where they were few to all of it.
+/// How long after the beginning of a flush of so many lines the next one begins: from a fifth of `every`, and a second at
+/// most, where they were few to all of it.
 ///
 /// A thousand lines take the writer of the embedded ledger some 3 ms, mostly for pages that it writes. While it is at that, calls wait that
 /// came to the same processor; and most lines that change at all change again within the interval. Where flushing took 1.5 % of the time,
@@ -120,8 +121,8 @@ impl Flusher {
         }
     }
 
-    /// Flushes, and prepares files, until `stop` turns true or its sender is gone: at least every `every`, and up to five times as often
-    /// while few lines change. What it returns can make the final flush. `told` hears of every flush.
+    /// Flushes, and prepares files, until `stop` turns true or its sender is gone: at least every `every`, and sooner while few lines
+    /// change ([`pause_after`]). What it returns can make the final flush. `told` hears of every flush.
     pub async fn run(
         mut self,
         every: Duration,
