@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -47,6 +46,13 @@ pub struct Connection {
     pub address: IpAddr,
     pub shown_keys: ShownKeys,
     activity: Arc<Activity>,
+}
+
+impl Connection {
+    /// Whether it ends with the calls that it has.
+    pub fn is_closing(&self) -> bool {
+        self.activity.is_closing()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -139,14 +145,9 @@ impl Service for Calls {
     fn call(&self, head: RequestHead, body: ClientBody) -> Self::Call {
         let (gateway, connection) = (Arc::clone(&self.gateway), Arc::clone(&self.connection));
         let in_call = InCall::begin(&connection.activity);
-        Box::pin(async move {
-            let is_h2 = head.version == Version::HTTP_2;
-            let mut answer = gateway.call(&connection, in_call, head, body).await;
-            if !is_h2 && connection.activity.is_closing() {
-                answer.head.fields.add(b"connection", b"close");
-            }
-            answer
-        })
+        // Written where it is to be, and not moved there: most of its two thousand bytes are room for later.
+        let call = Box::write(Box::new_uninit(), gateway.call(connection, in_call, head, body));
+        Box::into_pin(call)
     }
 
     fn refuse(&self, denial: Denial) -> Answer {

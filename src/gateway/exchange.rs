@@ -80,7 +80,7 @@ impl Exchange {
     pub fn new(opened: Opened) -> Box<Self> {
         let Opened { gateway, charge, place, permit, dialect, operation, upload } = opened;
         let (_place, _permit) = (place, permit);
-        Box::new(Self {
+        let exchange = Self {
             gateway,
             charge,
             _place,
@@ -91,7 +91,8 @@ impl Exchange {
             sent_to: None,
             answer: None,
             is_over: false,
-        })
+        };
+        Box::write(Box::new_uninit(), exchange)
     }
 
     pub fn upload(&self) -> &Upload {

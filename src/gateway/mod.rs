@@ -146,8 +146,8 @@ impl Gateway {
 
     /// Serves one call. Whatever happens, the client gets an answer, and an admitted call gets exactly one outcome.
     pub async fn call(
-        self: &Arc<Self>,
-        connection: &Connection,
+        self: Arc<Self>,
+        connection: Arc<Connection>,
         in_call: InCall,
         head: RequestHead,
         body: ClientBody,
@@ -155,7 +155,7 @@ impl Gateway {
         let id = RequestId::next();
         let dialect = if form::is_grpc(&head) { Dialect::Grpc } else { Dialect::Http };
         let manner = Manner { dialect, form: self.config.http_denials, version: head.version };
-        match self.serve(connection, &id, dialect, head, body).await {
+        let mut answer = match self.serve(&connection, &id, dialect, head, body).await {
             Ok((mut head, exchange, deadline)) => {
                 headers::to_client(&mut head.fields, id.text());
                 Answer { head, body: Outgoing::relayed(exchange, deadline, in_call) }
@@ -164,9 +164,13 @@ impl Gateway {
                 if let Some(time) = held_back {
                     self.hold_back(time).await;
                 }
-                self.deny(connection, in_call, denial, manner, &id)
+                self.deny(&connection, in_call, denial, manner, &id)
             }
+        };
+        if manner.version != Version::HTTP_2 && connection.is_closing() {
+            answer.head.fields.add(b"connection", b"close");
         }
+        answer
     }
 
     /// Answers what could not be read as a request over HTTP/1.1.
