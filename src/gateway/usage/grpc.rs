@@ -9,6 +9,8 @@ use super::{Form, Reading};
 use crate::meter::record::Units;
 
 const PREFIX: usize = 5;
+/// The first byte of `usage`: field 5, with a length.
+const USAGE: u8 = 5 << 3 | 2;
 
 /// Splits a body into messages. Also useful alone, to hold the messages of a request to their length.
 #[derive(Debug)]
@@ -203,6 +205,10 @@ impl Fields {
         while !rest.is_empty() && !self.broken {
             let taken = match self.step {
                 Step::Skip(left) => self.skip(left, rest.len()),
+                Step::Tag if self.varint.bytes == 0 && self.usage_left.is_none() => match documents(rest) {
+                    0 => self.byte(rest.first().copied().unwrap_or_default()),
+                    passed => passed,
+                },
                 _ => self.byte(rest.first().copied().unwrap_or_default()),
             };
             rest = rest.get(taken..).unwrap_or_default();
@@ -286,6 +292,26 @@ impl Fields {
             None => self.broken = true,
         }
     }
+}
+
+/// The bytes of whole fields with a length, of numbers up to 15, as far as `usage` is none of them: most of an answer. They begin where a
+/// field does.
+fn documents(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    // One byte of number and kind, then the length in one or two.
+    while let [tag @ 0x08..0x80, length, behind @ ..] = rest
+        && tag & 7 == 2
+        && *tag != USAGE
+    {
+        let (length, behind) = match (*length, behind) {
+            (0x80.., [high @ ..0x80, behind @ ..]) => (usize::from(length & 0x7f) | usize::from(*high) << 7, behind),
+            (..0x80, behind) => (usize::from(*length), behind),
+            _ => break,
+        };
+        let Some(behind) = behind.get(length..) else { break };
+        rest = behind;
+    }
+    bytes.len() - rest.len()
 }
 
 #[cfg(test)]
