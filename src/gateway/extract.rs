@@ -67,7 +67,9 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 fn has_key(query: &str) -> bool {
     query.split('&').any(|parameter| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        !value.is_empty() && (is_key_parameter(&decoded(name)) || has_generated_key(&decoded(value)))
+        // What is encoded is longer than what it stands for.
+        let may_have_key = value.len() >= GENERATED_LEN;
+        !value.is_empty() && (is_key_parameter(&decoded(name)) || may_have_key && has_generated_key(&decoded(value)))
     })
 }
 
