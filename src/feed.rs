@@ -205,7 +205,12 @@ impl Follower {
 
     fn renew_request(&self) -> Renew {
         let Followed { incarnation, keyring, .. } = &self.followed;
-        Renew { incarnation: *incarnation, epoch: keyring.epoch(), applied: keyring.applied() }
+        Renew {
+            incarnation: *incarnation,
+            epoch: keyring.epoch(),
+            applied: keyring.applied(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
     }
 
     /// Returns whether anything was applied, which is then to be acknowledged.

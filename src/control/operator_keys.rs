@@ -57,7 +57,8 @@ pub struct Gateway {
     /// Changes of the log that it has not applied yet.
     lag: u64,
     silent_ms: u64,
-    version: &'static str,
+    /// Of its program.
+    version: String,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -102,7 +103,6 @@ pub async fn lookup(
     Ok(Json(FoundKey { id, account_id, status: status_of(&record, clock::wall()) }))
 }
 
-/// What a gateway says with a renewal has no version in it: this is that of the program which answers.
 pub async fn gateways(State(control): State<Arc<Control>>, _: OperatorOnly) -> Result<Json<Vec<Gateway>>, Problem> {
     let revision = control.store.clusters().await?.revision;
     let gateways = control.store.gateways().await?.into_iter().map(|gateway| Gateway {
@@ -111,7 +111,7 @@ pub async fn gateways(State(control): State<Arc<Control>>, _: OperatorOnly) -> R
         applied_revision: gateway.applied,
         lag: revision.0.saturating_sub(gateway.applied.0),
         silent_ms: u64::try_from(gateway.silent_for.as_millis()).unwrap_or(u64::MAX),
-        version: env!("CARGO_PKG_VERSION"),
+        version: gateway.version,
     });
     Ok(Json(gateways.collect()))
 }

@@ -137,6 +137,7 @@ impl HourHeritage {
             }
             self.interrupt(ledger).await?;
         }
+        self.number(witness, ledger).await?;
         let Series { incarnation, hour, .. } = self.series;
         let lines: Vec<(LineKey, Counters)> = self.lines.into_iter().collect();
         let last = match (self.known, self.closing) {
@@ -152,6 +153,18 @@ impl HourHeritage {
         let (calls, interrupted, complete) = (totals.opened, totals.interrupted, self.known == Known::Whole);
         let recovered = RecoveredHour { incarnation, hour, lines: lines.len(), calls, interrupted, complete };
         Ok(Merged { flushes, server, recovered: (!lines.is_empty()).then_some(recovered) })
+    }
+
+    /// In an hour without a slab nobody but the ledger knows how many batches there were. What is sent now comes behind them: under the
+    /// number of one of them it could be lost, and not be missed.
+    async fn number(&mut self, witness: &Witness, ledger: &dyn Ledger) -> Result<(), StoreError> {
+        let Series { incarnation, hour, .. } = self.series;
+        let (lines, watermark) = (Vec::new(), WallTime(0));
+        let nothing = Flush { incarnation, hour, sequence: 0, lines, watermark, closing: None };
+        let said = witness.ask(ledger, &nothing).await?;
+        witness.judge(said, 0)?;
+        self.series.sequence = self.series.sequence.max(said.known);
+        Ok(())
     }
 
     /// What is known to have been opened and not to have ended never will: nobody is left who could know more. The ledger may have

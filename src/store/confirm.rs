@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::principal::{Incarnation, Revision};
 
 /// A registered gateway, as the store sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayState {
     pub incarnation: Incarnation,
     /// Everything up to here is in force on it.
@@ -14,6 +14,8 @@ pub struct GatewayState {
     pub silent_for: Duration,
     /// It may still hold a lease. Once false it admits nothing until it has renewed and caught up.
     pub leased: bool,
+    /// Of its program, as it says itself.
+    pub version: String,
 }
 
 /// A gateway that has applied the change.

@@ -60,8 +60,17 @@ pub struct Told {
     pub lease: Duration,
     /// How long leases of earlier epochs may go on from now; absent where none does.
     pub unquiet: Option<Duration>,
-    /// Each with what it has applied and the number of its renewals.
-    pub gateways: Vec<(Incarnation, Revision, u64)>,
+    pub gateways: Vec<Registered>,
+}
+
+/// A gateway that a shared store knows.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    pub incarnation: Incarnation,
+    pub applied: Revision,
+    /// How often it has renewed.
+    pub renewals: u64,
+    pub version: String,
 }
 
 struct Gateway {
@@ -69,6 +78,7 @@ struct Gateway {
     renewed_at: BootTime,
     applied: Revision,
     renewals: u64,
+    version: String,
     /// When `applied` moved, and to where; oldest first.
     steps: VecDeque<(Revision, BootTime)>,
 }
@@ -130,11 +140,11 @@ impl Gateways {
         } else if state.quiet_at.is_none() {
             state.quiet_at = told.unquiet.map(|left| now.plus(left));
         }
-        let named: HashSet<_> = told.gateways.iter().map(|(incarnation, ..)| *incarnation).collect();
+        let named: HashSet<_> = told.gateways.iter().map(|registered| registered.incarnation).collect();
         state.gateways.retain(|incarnation, _| named.contains(incarnation));
         let mut moved = false;
-        for (incarnation, applied, renewals) in &told.gateways {
-            let gateway = state.gateways.entry(*incarnation).or_insert_with(|| Gateway::new(now));
+        for Registered { incarnation, applied, renewals, version } in &told.gateways {
+            let gateway = state.gateways.entry(*incarnation).or_insert_with(|| Gateway::new(version, now));
             if gateway.renewals != *renewals {
                 gateway.renewals = *renewals;
                 gateway.renewed_at = now;
@@ -173,14 +183,14 @@ impl Gateways {
 
     /// A renewal came in. Called before the log is read for it: so a change is either in what the gateway is about to read, or
     /// its deleter finds the gateway here.
-    pub fn renewed(&self, incarnation: Incarnation, applied: Revision) {
+    pub fn renewed(&self, incarnation: Incarnation, applied: Revision, version: &str) {
         let now = clock::boot();
         let mut state = self.state.lock();
         if !state.gateways.contains_key(&incarnation) {
             let forgotten = state.outwait * FORGOTTEN_AFTER;
             state.gateways.retain(|_, gateway| now.since(gateway.renewed_at) < forgotten);
         }
-        let gateway = state.gateways.entry(incarnation).or_insert_with(|| Gateway::new(now));
+        let gateway = state.gateways.entry(incarnation).or_insert_with(|| Gateway::new(version, now));
         gateway.renewed_at = now;
         let moved = gateway.advance(applied, now);
         drop(state);
@@ -291,7 +301,8 @@ impl State {
 
     fn seen(&self, incarnation: Incarnation, gateway: &Gateway, now: BootTime) -> GatewayState {
         let silent_for = now.since(gateway.renewed_at);
-        GatewayState { incarnation, applied: gateway.applied, silent_for, leased: silent_for < self.outwait }
+        let (applied, version) = (gateway.applied, gateway.version.clone());
+        GatewayState { incarnation, applied, silent_for, leased: silent_for < self.outwait, version }
     }
 
     /// When a change was committed, or later than that, never earlier. What was there when this process opened the store was there
@@ -307,8 +318,10 @@ impl State {
 }
 
 impl Gateway {
-    fn new(now: BootTime) -> Self {
-        Self { registered_at: now, renewed_at: now, applied: Revision(0), renewals: 0, steps: VecDeque::new() }
+    /// An incarnation is one life of one process, so its version stays.
+    fn new(version: &str, now: BootTime) -> Self {
+        let version = version.to_owned();
+        Self { registered_at: now, renewed_at: now, applied: Revision(0), renewals: 0, version, steps: VecDeque::new() }
     }
 
     /// True where `applied` is news.
@@ -346,8 +359,12 @@ mod tests {
     }
 
     fn told(number: u64, revision: u64, gateways: &[(Incarnation, u64, u64)]) -> Told {
-        let gateways = gateways.iter().map(|(who, applied, renewals)| (*who, Revision(*applied), *renewals)).collect();
+        let gateways = gateways.iter().map(|gateway| registered(*gateway)).collect();
         Told { epoch: EPOCH, number, revision: Revision(revision), lease: LEASE, unquiet: None, gateways }
+    }
+
+    fn registered((incarnation, applied, renewals): (Incarnation, u64, u64)) -> Registered {
+        Registered { incarnation, applied: Revision(applied), renewals, version: "1.2.3".to_owned() }
     }
 
     fn watched() -> Gateways {
@@ -396,7 +413,7 @@ mod tests {
         gateways.told(&other, at(2));
         // What was made before has to be applied up to where this epoch began.
         assert_eq!(unconfirmed(&gateways, 3, at(3)), [TWO, UNNAMED]);
-        gateways.told(&Told { number: 2, gateways: vec![(TWO, Revision(8), 2)], ..other }, at(4));
+        gateways.told(&Told { number: 2, gateways: vec![registered((TWO, 8, 2))], ..other }, at(4));
         assert_eq!(unconfirmed(&gateways, 8, at(6)), [UNNAMED], "waiting does not begin again");
         assert!(unconfirmed(&gateways, 8, at(7)).is_empty() && gateways.became_quiet(at(7)));
     }

@@ -84,6 +84,8 @@ pub struct Renew {
     pub incarnation: Incarnation,
     pub epoch: Option<Epoch>,
     pub applied: Revision,
+    /// Of the gateway's program.
+    pub version: &'static str,
 }
 
 /// The store's answer to a renewal.

@@ -210,7 +210,7 @@ async fn an_hour_no_longer_waits_for_a_gateway_that_was_given_up_and_its_loss_is
     let ask = json!({"incarnation": GATEWAY, "reason": "the machine burnt down"});
     world.post(&world.operator, path, ask.clone()).await.problem(404, "not_found");
     flush(&world, before, 1, vec![counted(owner.account_id, 3)], None).await;
-    let renew = Renew { incarnation: GATEWAY, epoch: None, applied: Revision(0) };
+    let renew = Renew { incarnation: GATEWAY, epoch: None, applied: Revision(0), version: "1" };
     world.store.renew(renew).await.unwrap();
     world.post(&world.operator, path, ask.clone()).await.problem(400, "invalid_request");
     world.store.release(GATEWAY).await.unwrap();

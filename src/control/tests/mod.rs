@@ -240,6 +240,6 @@ impl World {
     /// A gateway that says it has applied everything up to `applied`.
     async fn renew(&self, incarnation: Incarnation, applied: Revision) -> Revision {
         let epoch = Some(self.store.store().epoch());
-        self.store.renew(Renew { incarnation, epoch, applied }).await.unwrap().revision
+        self.store.renew(Renew { incarnation, epoch, applied, version: "1" }).await.unwrap().revision
     }
 }

@@ -187,6 +187,17 @@ proptest! {
     }
 }
 
+/// It has no file to write down in how often it spoke to the ledger.
+#[test]
+fn that_a_gateway_left_which_never_took_a_call_is_missed_where_it_gets_lost() {
+    for merges in 1..8 {
+        let trouble = Trouble::GoBack { merges, is_another: false, loses_answers: false };
+        let steps = [Step::Flush, Step::NextHour, Step::Flush, Step::Kill, Step::Recover];
+        let steps = [&steps[..], &[Step::Trouble(trouble), Step::Call(0)]].concat();
+        assert_eq!(closings(&played(&steps, true)), closings(&played(&steps, false)), "{merges}");
+    }
+}
+
 #[test]
 fn an_idle_gateway_finds_out_that_the_ledger_has_lost_something() {
     for is_another in [false, true] {

@@ -16,10 +16,13 @@ type AnyStore = Arc<dyn Store>;
 /// The lease of the stores under test.
 pub const LEASE: Duration = Duration::from_millis(1500);
 
+/// Of the gateways' program; not that of this one.
+const VERSION: &str = "9.8.7-of-a-gateway";
+
 const PLENTY: KeyLimits = KeyLimits { active_max: 10_000, daily_max: 10_000, ..LIMITS };
 
 async fn renew(store: &AnyStore, incarnation: Incarnation, epoch: Option<Epoch>, applied: Revision) -> Renewal {
-    store.renew(Renew { incarnation, epoch, applied }).await.unwrap()
+    store.renew(Renew { incarnation, epoch, applied, version: VERSION }).await.unwrap()
 }
 
 fn gateway() -> Incarnation {
@@ -191,7 +194,7 @@ pub async fn a_change_is_confirmed_by_every_gateway_that_was_there(store: AnySto
     assert_eq!(again, confirmation, "the receipt stays the same");
     let states = store.gateways().await.unwrap();
     assert_eq!(states.len(), 3);
-    assert!(states.iter().all(|state| state.leased));
+    assert!(states.iter().all(|state| state.leased && state.version == VERSION));
 }
 
 pub async fn a_silent_gateway_is_outwaited_and_a_released_one_is_not_awaited(store: AnyStore) {

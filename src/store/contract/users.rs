@@ -160,6 +160,7 @@ pub async fn a_key_expires_once_and_comes_back_with_a_new_end(store: AnyStore) {
         incarnation: crate::principal::Incarnation::random().unwrap(),
         epoch: Some(before.epoch),
         applied: before.revision,
+        version: "1",
     };
     let LogTail::Entries(entries) = store.renew(renew).await.unwrap().log else { panic!("the log is short") };
     let expired = |change: &Change| matches!(change, Change::KeyPut { credential, .. } if credential.expired);

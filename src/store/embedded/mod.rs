@@ -241,7 +241,7 @@ impl FeedStore for Embedded {
         let epoch = self.epoch();
         // What was applied in another epoch says nothing about this one.
         let applied = if renew.epoch == Some(epoch) { renew.applied } else { Revision(0) };
-        self.gateways.renewed(renew.incarnation, applied);
+        self.gateways.renewed(renew.incarnation, applied, renew.version);
         let snapshot = self.snapshot()?;
         let (revision, log) = (feed::revision(&snapshot)?, feed::tail(&snapshot, epoch, &renew)?);
         Ok(Renewal { store_id: self.store_id(), epoch, lease: self.lease(), revision, log })

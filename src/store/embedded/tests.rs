@@ -125,10 +125,10 @@ async fn a_log_that_does_not_reach_back_is_trimmed() {
     let keys = (0..24).map(|_| scene.new_key()).collect();
     store.import_keys(scene.account_id, keys, actor(), NOW).await.unwrap();
     let incarnation = Incarnation::random().unwrap();
-    let first = store.renew(Renew { incarnation, epoch: None, applied: Revision(0) }).await.unwrap();
+    let first = store.renew(Renew { incarnation, epoch: None, applied: Revision(0), version: "1" }).await.unwrap();
     assert_eq!((first.log, first.revision), (LogTail::Trimmed, Revision(25)));
     for (applied, reaches) in [(0, false), (14, false), (15, true), (24, true), (25, true)] {
-        let renew = Renew { incarnation, epoch: Some(first.epoch), applied: Revision(applied) };
+        let renew = Renew { incarnation, epoch: Some(first.epoch), applied: Revision(applied), version: "1" };
         let tail = store.renew(renew).await.unwrap().log;
         let expected = (25 - applied) as usize;
         match tail {

@@ -24,6 +24,7 @@ impl FeedStore for RedisStore {
             applied.as_bytes(),
             channel.as_bytes(),
             most.as_bytes(),
+            renew.version.as_bytes(),
         ];
         let mut answer = self.place.judged(self.renewals().call(&scripts::RENEW, &arguments).await?)?;
         let epoch = answer.parsed()?;

@@ -6,7 +6,7 @@ local epoch, no = guard(ARGV[1], '')
 if no then
   return no
 end
-local _, renewals = string.match(redis.call('HGET', key('gateways'), ARGV[2]) or '', '^(%d+) (%d+)$')
+local _, renewals = string.match(redis.call('HGET', key('gateways'), ARGV[2]) or '', '^(%d+) (%d+)')
 if renewals and (ARGV[4] == '' or ARGV[4] == renewals) then
   redis.call('HDEL', key('gateways'), ARGV[2])
   redis.call('PUBLISH', ARGV[3], ARGV[2])

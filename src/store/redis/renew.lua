@@ -1,5 +1,5 @@
 -- Stores what a gateway has applied, and gives what came after it.
--- store_id, incarnation, its epoch or empty, applied, channel of acknowledgements, most entries
+-- store_id, incarnation, its epoch or empty, applied, channel of acknowledgements, most entries, version of its program
 -- OK epoch lease_ms revision, then the entries after `applied`, oldest first | TRIMMED epoch lease_ms revision
 beat()
 local epoch, no = guard(ARGV[1], '')
@@ -13,10 +13,10 @@ local applied = tonumber(ARGV[4])
 local follows = ARGV[3] == epoch and applied <= revision
 local acknowledged = follows and applied or 0
 local before = redis.call('HGET', key('gateways'), ARGV[2]) or '0 0'
-local was, renewals = string.match(before, '^(%d+) (%d+)$')
+local was, renewals = string.match(before, '^(%d+) (%d+)')
 was, renewals = tonumber(was), tonumber(renewals)
 redis.call('HSET', key('gateways'), ARGV[2],
-  string.format('%.0f %.0f', math.max(was, acknowledged), renewals + 1))
+  string.format('%.0f %.0f %s', math.max(was, acknowledged), renewals + 1, ARGV[7]))
 if acknowledged > was then
   redis.call('PUBLISH', ARGV[5], ARGV[2])
 end

@@ -140,7 +140,7 @@ fn frozen<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> Option<String> {
 }
 
 fn renewal(applied: u64) -> Renew {
-    Renew { incarnation: Incarnation([7; 10]), epoch: None, applied: Revision(applied) }
+    Renew { incarnation: Incarnation([7; 10]), epoch: None, applied: Revision(applied), version: "1" }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,7 +17,7 @@ use crate::mutant::Mutant;
 use crate::principal::{Epoch, Incarnation, Revision};
 use crate::store::StoreError;
 use crate::store::confirm::{Confirmation, GatewayState, outwait};
-use crate::store::gateways::{Gateways, Told, UNNAMED};
+use crate::store::gateways::{Gateways, Registered, Told, UNNAMED};
 use crate::time::BootTime;
 
 /// Messages may get lost: without one it is looked again after this long.
@@ -113,12 +113,13 @@ impl Watch {
         let mut gateways = Vec::new();
         while !answer.is_at_end() {
             let incarnation = answer.parsed()?;
-            let counts = answer.text()?;
-            let (applied, renewals) =
-                counts.split_once(' ').ok_or_else(|| unexpected("a gateway without its counts"))?;
-            let number =
-                |text: &str| text.parse().map_err(|_| unexpected("a gateway with counts that are not numbers"));
-            gateways.push((incarnation, Revision(number(applied)?), number(renewals)?));
+            let said = answer.text()?;
+            let mut parts = said.splitn(3, ' ');
+            let mut number = || parts.next()?.parse().ok();
+            let counts = number().zip(number());
+            let (applied, renewals) = counts.ok_or_else(|| unexpected("a gateway without its counts"))?;
+            let version = parts.next().unwrap_or_default().to_owned();
+            gateways.push(Registered { incarnation, applied: Revision(applied), renewals, version });
         }
         let unquiet = (!quiet).then(|| outwait(lease) + PROMOTION);
         Ok(Told { epoch, number, revision, lease, unquiet, gateways })
