@@ -95,9 +95,9 @@ pub struct LimitsConfig {
     /// How long and how far an early denial reads on, so that its answer is not lost to a reset.
     pub denial_read_on: Duration,
     pub denial_read_on_bytes: u64,
-    /// How long an abandoned call is read on for its usage.
+    /// How long a call is read on for its usage without its client.
     pub abandoned_drain: Duration,
-    /// How many abandoned calls are read on at once.
+    /// How many such calls are read on at once.
     pub abandoned_calls: usize,
     /// How long a graceful stop waits for calls in flight.
     pub shutdown: Duration,

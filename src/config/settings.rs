@@ -146,7 +146,7 @@ settings! {
     DENIAL_READ_ON: Duration = "gateway.limits.denial_read_on", default "1s" from "0s" to "1m";
     /// How far a denied request is read on.
     DENIAL_READ_ON_BYTES: Size = "gateway.limits.denial_read_on_bytes", default "16MiB" from 0 to "1GiB";
-    /// How long a call is read on for its usage once its client has gone.
+    /// How long a call is read on for its usage once its client has gone, or its time is over.
     ABANDONED_DRAIN: Duration = "gateway.limits.abandoned_drain", default "10s" from "0s" to "10m";
     /// How many such calls are read on at once.
     ABANDONED_CALLS: usize = "gateway.limits.abandoned_calls", default 1024 from 0 to 1000000;

@@ -115,7 +115,7 @@ impl Relayed {
         };
         let Poll::Ready(frame) = exchange.poll_frame(cx) else {
             ready!(self.poll_deadline(cx));
-            self.end_as(Outcome::Timeout);
+            self.time_out();
             return Poll::Ready(Some(Err(BodyError::Deadline)));
         };
         match frame {
@@ -171,7 +171,7 @@ impl Drop for Relayed {
     /// The client went away: the rest is read without it, so that its usage is known.
     fn drop(&mut self) {
         if let Some(exchange) = self.exchange.take() {
-            exchange.abandon(self.deadline);
+            exchange.abandon();
         }
     }
 }

@@ -5,16 +5,14 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 use crate::gateway::Gateway;
-use crate::gateway::body::Upload;
+use crate::gateway::body::{Upload, UploadState};
 use crate::gateway::fields::{Fields, Name};
 use crate::gateway::form;
 use crate::gateway::headers;
@@ -28,9 +26,6 @@ use crate::meter::record::{Operation, Outcome};
 use crate::meter::{Charge, Tally};
 use crate::telemetry::metrics::Call;
 
-/// A service that sends nothing for so long keeps us waiting.
-const LULL: Duration = Duration::from_millis(100);
-
 pub struct Exchange {
     gateway: Arc<Gateway>,
     /// Taken by the commit. A call that is served unmetered never has one.
@@ -43,8 +38,8 @@ pub struct Exchange {
     /// Where the call was sent to, once it was.
     sent_to: Option<Place>,
     answer: Option<Answer>,
-    /// The answer was read to its end, without its client.
-    is_over: bool,
+    /// Its time is over: whatever becomes of the call, it counts as that.
+    is_overdue: bool,
 }
 
 struct Answer {
@@ -90,7 +85,7 @@ impl Exchange {
             upload,
             sent_to: None,
             answer: None,
-            is_over: false,
+            is_overdue: false,
         };
         Box::write(Box::new_uninit(), exchange)
     }
@@ -203,17 +198,31 @@ impl Exchange {
     }
 
     /// The client has left: reads the rest without it, within bounds, and commits.
-    pub fn abandon(self: Box<Self>, deadline: Instant) {
-        self.adopt_by_drains(|exchange| exchange.read_on(deadline));
+    pub fn abandon(self: Box<Self>) {
+        self.adopt_by_drains(Self::read_on);
     }
 
-    /// The client has had its time and more is there for it: reads on without it as long as the service does not keep us waiting, and commits.
-    pub fn time_out(self: Box<Self>) {
-        self.adopt_by_drains(Self::read_out);
+    /// The client has left before there was an answer.
+    pub fn abandon_unanswered(self: Box<Self>, roundtrip: Roundtrip) {
+        self.adopt_by_drains(|exchange| exchange.await_answer(roundtrip));
+    }
+
+    /// The call's time is over, and the client told so. What the service sends within bounds still counts: it may have done its work.
+    pub fn time_out(mut self: Box<Self>) {
+        self.is_overdue = true;
+        self.abandon();
+    }
+
+    /// The same before there was an answer. A service that does not have the whole request has done nothing.
+    pub fn time_out_unanswered(mut self: Box<Self>, roundtrip: Roundtrip) {
+        self.is_overdue = true;
+        if self.upload.state() == UploadState::Complete {
+            self.abandon_unanswered(roundtrip);
+        }
     }
 
     /// Hands an exchange without a client to those that end it in the background.
-    pub fn adopt_by_drains<F>(self: Box<Self>, work: impl FnOnce(Box<Self>) -> F)
+    fn adopt_by_drains<F>(self: Box<Self>, work: impl FnOnce(Box<Self>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -221,41 +230,27 @@ impl Exchange {
         gateway.drains.adopt(self, work);
     }
 
-    /// The answer came after the client had left.
-    pub async fn answered_without_client(
-        mut self: Box<Self>,
-        head: AnswerHead,
-        roundtrip: Roundtrip,
-        deadline: Instant,
-    ) {
+    /// Waits for the answer without the client, and reads it.
+    async fn await_answer(mut self: Box<Self>, mut roundtrip: Roundtrip) {
+        let Ok(head) = poll_fn(|cx| roundtrip.poll_head(cx)).await else {
+            return self.end_as(Outcome::ClientAbort);
+        };
         self.take_head(&head, roundtrip);
-        self.read_on(deadline).await;
+        self.read_on().await;
     }
 
-    /// Reads the rest of the answer without the client.
-    async fn read_on(mut self: Box<Self>, deadline: Instant) {
-        let rest = async { while !self.next_frame_is_last().await {} };
-        let _ = tokio::time::timeout_at(deadline, rest).await;
-        self.end_without_client(Outcome::ClientAbort);
-    }
-
-    /// The same, as far as it is there.
-    async fn read_out(mut self: Box<Self>) {
-        while let Ok(false) = tokio::time::timeout(LULL, self.next_frame_is_last()).await {}
-        self.end_without_client(Outcome::Timeout);
-    }
-
-    /// Notes whether the answer has come to its end; where it breaks, its connection is not used again.
-    async fn next_frame_is_last(&mut self) -> bool {
-        let frame = poll_fn(|cx| self.poll_frame(cx)).await;
-        self.is_over = frame.is_none();
-        !matches!(frame, Some(Ok(_)))
-    }
-
-    fn end_without_client(mut self: Box<Self>, outcome: Outcome) {
+    /// Reads the rest of the answer without the client. Where it breaks, its connection is not used again.
+    async fn read_on(mut self: Box<Self>) {
+        let is_whole = loop {
+            match poll_fn(|cx| self.poll_frame(cx)).await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) => break false,
+                None => break true,
+            }
+        };
         let reading = self.reading();
-        self.commit(outcome, &reading);
-        if self.is_over {
+        self.commit(Outcome::ClientAbort, &reading);
+        if is_whole {
             self.give_back();
         }
     }
@@ -273,6 +268,7 @@ impl Exchange {
         let Some(charge) = self.charge.take() else {
             return;
         };
+        let outcome = if self.is_overdue { Outcome::Timeout } else { outcome };
         let units = reading.map(|reading| reading.units).unwrap_or_default();
         let units_missing = outcome == Outcome::Ok && self.operation.has_units() && !units.is_reported();
         let response_bytes = self.answer.as_ref().map_or(0, |answer| answer.bytes);

@@ -1,7 +1,6 @@
 //! Passing a call on: choose a peer, send, wait within the deadline. A call is sent again only where nothing of it was sent,
 //! or where the service has said that it did nothing with it: a refused stream over HTTP/2, or one above the last of a GOAWAY.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -188,9 +187,9 @@ fn conclude(
             exchange.is_unsent();
             return Concluded::Unsent(request, exchange, again);
         }
-        Replied::Late => {
+        Replied::Late(roundtrip) => {
             gateway.metrics.upstream_failures.of(&UpstreamFailure::FirstByteTimeout).inc();
-            exchange.end_as(Outcome::Timeout);
+            exchange.time_out_unanswered(roundtrip);
             Err(Denial::Deadline)
         }
         Replied::Broken(error) => Err(broken(gateway, cluster, place, exchange, &error)),
@@ -222,7 +221,7 @@ enum Replied {
     /// It may be sent again.
     Unsent(Box<Outbound>, Again),
     Broken(Broke),
-    Late,
+    Late(Roundtrip),
 }
 
 /// A request on its way. If the client leaves, this is dropped, and the answer is awaited without the client.
@@ -285,7 +284,7 @@ impl Future for InFlight {
             Err(Some(NoAnswer::Unsent(request))) => Replied::Unsent(request, Again::AtOnce),
             Err(Some(NoAnswer::Refused(request))) => Replied::Unsent(request, Again::Later),
             Err(Some(NoAnswer::Broke(broke))) => Replied::Broken(broke),
-            Err(None) => Replied::Late,
+            Err(None) => Replied::Late(roundtrip),
         };
         Poll::Ready((replied, exchange))
     }
@@ -318,20 +317,12 @@ impl Waiting {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let Some(Waiting { mut roundtrip, exchange, deadlines, .. }) = self.waiting.take() else {
+        let Some(Waiting { roundtrip, exchange, .. }) = self.waiting.take() else {
             return;
         };
         // What is half done is left so: the exchange commits itself.
-        if std::thread::panicking() {
-            return;
+        if !std::thread::panicking() {
+            exchange.abandon_unanswered(roundtrip);
         }
-        exchange.adopt_by_drains(|exchange| async move {
-            let head = poll_fn(|cx| roundtrip.poll_head(cx));
-            match tokio::time::timeout_at(deadlines.total, head).await {
-                Ok(Ok(head)) => exchange.answered_without_client(head, roundtrip, deadlines.total).await,
-                Ok(Err(_)) => exchange.end_as(Outcome::ClientAbort),
-                Err(_) => exchange.end_as(Outcome::Timeout),
-            }
-        });
     }
 }

@@ -100,7 +100,7 @@ fn an_upstream_that_breaks_within_its_answer_is_its_error_with_the_bytes_until_t
 
 #[test]
 fn an_answer_that_does_not_begin_in_time_is_a_timeout() {
-    let stage = stage("upstream_first_byte = \"300ms\"");
+    let stage = stage("upstream_first_byte = \"300ms\"\nabandoned_drain = \"300ms\"");
     let late = [("x-sample-delay-ms", "60000")];
     assert_eq!(http(&stage, &late).unwrap().status, Denial::Deadline.row().http.as_u16());
     assert_eq!(grpc(&stage, &late).unwrap().headers["grpc-status"], "4");
@@ -109,16 +109,42 @@ fn an_answer_that_does_not_begin_in_time_is_a_timeout() {
 
 #[test]
 fn an_answer_that_does_not_end_in_time_is_a_timeout_with_the_bytes_until_then() {
-    let stage = stage("total = \"2s\"");
+    let stage = stage("total = \"2s\"\nabandoned_drain = \"400ms\"");
     let slow = [("x-sample-chunk", "1"), ("x-sample-pause-ms", "200")];
     let (http, grpc) = std::thread::scope(|scope| {
         let http = scope.spawn(|| http(&stage, &slow).is_err());
         (http.join().unwrap(), grpc(&stage, &slow).is_err())
     });
     assert!(http && grpc, "an answer that is cut looks whole");
-    // Two seconds of one byte each 200 ms.
-    let usage = Counted::of("timeout").answers_up_to(2 * 12).is_all_of(&stage);
+    // Two seconds of one byte each 200 ms, and 400 ms more without the client.
+    let usage = Counted::of("timeout").answers_up_to(2 * 14).is_all_of(&stage);
     assert!(usage.response_bytes > 0, "{usage:?}");
+}
+
+#[test]
+fn an_answer_that_comes_after_the_deadline_is_a_timeout_with_its_units() {
+    let stage = stage("upstream_first_byte = \"300ms\"");
+    let whole = http(&stage, &[]).unwrap().body.len() + grpc(&stage, &[]).unwrap().body.len();
+    let before = stage.settled(2);
+    let late = [("x-sample-delay-ms", "700")];
+    assert_eq!(http(&stage, &late).unwrap().status, Denial::Deadline.row().http.as_u16());
+    assert_eq!(grpc(&stage, &late).unwrap().headers["grpc-status"], "4");
+    Counted::of("timeout").answers(whole).units().is_more_than(&before, &stage);
+}
+
+#[test]
+fn a_client_whose_own_deadline_is_too_short_pays_for_what_the_service_did() {
+    let stage = stage("");
+    assert!(grpc(&stage, &[]).is_ok());
+    let one = stage.settled(1);
+    let hurried = [("x-sample-delay-ms", "700"), ("grpc-timeout", "300m")];
+    assert_eq!(grpc(&stage, &hurried).unwrap().headers["grpc-status"], "4");
+    let slow = [("x-sample-chunk", "8"), ("x-sample-pause-ms", "100"), ("grpc-timeout", "300m")];
+    assert!(grpc(&stage, &slow).is_err(), "an answer that is cut looks whole");
+    let all = stage.settled(3);
+    assert_eq!((all.of("ok"), all.of("timeout")), (1, 2), "{all:?}");
+    let counted = |usage: &Usage| [usage.read_units, usage.write_units, usage.request_bytes, usage.response_bytes];
+    assert_eq!(counted(&all), counted(&one).map(|of_one| 3 * of_one), "{all:?}");
 }
 
 #[test]
