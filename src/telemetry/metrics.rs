@@ -112,8 +112,10 @@ impl Metrics {
             )?,
             meter_uncounted: r
                 .int_gauge("meter_uncounted", "Calls that ended without being counted; anything but 0 is a defect.")?,
-            abandoned_drains: r
-                .counted("abandoned_drains_total", "Calls read on after their client had gone or their time was over, by how it ended.")?,
+            abandoned_drains: r.counted(
+                "abandoned_drains_total",
+                "Calls read on after their client had gone or their time was over, by how it ended.",
+            )?,
             usage_hours_overdue: r
                 .int_gauge("usage_hours_overdue", "Hours that ended more than 10 minutes ago and are not final.")?,
             usage_archive_fails: r

@@ -164,6 +164,13 @@ impl Everything {
         let of = |process: &Process| raw::call(process.listening("health"), "GET", "/metrics", &[], b"").text();
         self.gateways.iter().chain([&self.control]).map(of).collect()
     }
+
+    /// The usage counters, as Prometheus gets them.
+    fn usage(&self) -> String {
+        let token = format!("Bearer {}", self.place.read("secrets/billing.token").trim());
+        let usage = [("authorization", token.as_str())];
+        raw::call(self.control.listening("control"), "GET", "/metrics/usage", &usage, b"").text()
+    }
 }
 
 const EMAIL: &str = "owner@example.com";
@@ -209,7 +216,7 @@ fn the_files_of_the_compose_folder_make_a_system_that_serves_and_is_scraped() {
 #[test]
 fn rules_name_only_metrics_that_there_are() {
     let everything = Everything::start();
-    let known = everything.metrics();
+    let known = everything.metrics() + &everything.usage();
     let rules = everything.place.read("rules.yml");
     let names = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let names: BTreeSet<_> = names.filter(|word| word.starts_with("tollgate_")).collect();
