@@ -31,7 +31,7 @@ const KEYS_MOST: usize = 16_000_000;
 pub struct Keyring {
     keys: DashMap<Digest, Entry, RandomAlready>,
     accounts: DashMap<AccountId, Account, RandomAlready>,
-    hosts: DashMap<Box<str>, Arc<Cluster>>,
+    hosts: DashMap<Box<str>, Arc<Cluster>, foldhash::fast::RandomState>,
     clusters: DashMap<ClusterId, Arc<Cluster>, RandomAlready>,
     unknown: Cache<Digest, BootTime>,
     /// Raised to a revision before its entries are changed; a fill below it is refused.

@@ -148,7 +148,7 @@ settings! {
     DENIAL_READ_ON_BYTES: Size = "gateway.limits.denial_read_on_bytes", default "16MiB" from 0 to "1GiB";
     /// How long a call is read on for its usage once its client has gone, or its time is over.
     ABANDONED_DRAIN: Duration = "gateway.limits.abandoned_drain", default "10s" from "0s" to "10m";
-    /// How many such calls are read on at once.
+    /// How many such calls are read on at once, of each kind.
     ABANDONED_CALLS: usize = "gateway.limits.abandoned_calls", default 1024 from 0 to 1000000;
     /// How long a graceful stop waits for calls in flight.
     SHUTDOWN: Duration = "gateway.limits.shutdown", default "10s" from "0s" to "1h";

@@ -1,4 +1,4 @@
-//! Calls whose client has left are read on without it: a bounded number, for a bounded time.
+//! Calls whose client has left, or whose time is over, are read on without it: a bounded number of each, for a bounded time.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,30 +13,34 @@ use crate::telemetry::metrics::{DrainEnd, Metrics};
 
 pub struct Drains {
     metrics: Arc<Metrics>,
-    live: Arc<AtomicUsize>,
+    left: Arc<AtomicUsize>,
+    /// Counted apart: a service that hangs, or somebody who gives calls no time, takes no place from clients that leave.
+    overdue: Arc<AtomicUsize>,
+    /// Of each.
     most: usize,
     patience: Duration,
 }
 
 impl Drains {
     pub fn new(most: usize, patience: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { metrics, live: Arc::default(), most, patience }
+        Self { metrics, left: Arc::default(), overdue: Arc::default(), most, patience }
     }
 
-    /// The number of abandoned calls being read on.
+    /// The number of calls being read on.
     pub fn live(&self) -> usize {
-        self.live.load(Ordering::SeqCst)
+        self.left.load(Ordering::SeqCst) + self.overdue.load(Ordering::SeqCst)
     }
 
-    /// Ends an abandoned exchange with `work`. Above the bound it is committed at once, with what is known of it.
+    /// Ends an exchange without a client with `work`. Above the bound it is committed at once, with what is known of it.
     pub fn adopt<F>(&self, exchange: Box<Exchange>, work: impl FnOnce(Box<Exchange>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let place = Place::take(&self.live);
+        let live = if exchange.is_overdue() { &self.overdue } else { &self.left };
+        let place = Place::take(live);
         match Handle::try_current() {
-            // When time runs out the exchange is dropped, and so counted as aborted.
-            Ok(runtime) if self.live() <= self.most => {
+            // When time runs out the exchange is dropped, and so counted as aborted where it is not overdue.
+            Ok(runtime) if live.load(Ordering::SeqCst) <= self.most => {
                 let work = tokio::time::timeout(self.patience, work(exchange));
                 let metrics = Arc::clone(&self.metrics);
                 runtime.spawn(async move {

@@ -213,12 +213,17 @@ impl Exchange {
         self.abandon();
     }
 
-    /// The same before there was an answer. A service that does not have the whole request has done nothing.
-    pub fn time_out_unanswered(mut self: Box<Self>, roundtrip: Roundtrip) {
+    /// The same before there was an answer. A service that does not have the whole request is not made to have it.
+    pub fn time_out_unanswered(mut self: Box<Self>, mut roundtrip: Roundtrip) {
         self.is_overdue = true;
-        if self.upload.state() == UploadState::Complete {
+        roundtrip.waited_in_vain();
+        if self.upload.state() == UploadState::Complete && !roundtrip.is_sending() {
             self.abandon_unanswered(roundtrip);
         }
+    }
+
+    pub fn is_overdue(&self) -> bool {
+        self.is_overdue
     }
 
     /// Hands an exchange without a client to those that end it in the background.

@@ -107,8 +107,12 @@ async fn forward_slowly(
                 return Err(Denial::Upstream);
             }
         };
-        let place = pooled.place();
-        let (replied, returned) = InFlight::begin(pooled, request, exchange, deadlines, Instant::now()).await;
+        let (place, now) = (pooled.place(), Instant::now());
+        if now >= deadlines.total {
+            exchange.end_as(Outcome::Timeout);
+            return Err(Denial::Deadline);
+        }
+        let (replied, returned) = InFlight::begin(pooled, request, exchange, deadlines, now).await;
         let again;
         (request, exchange, again) = match conclude(gateway, cluster, place, replied, returned) {
             Concluded::Over(answered) => return answered,

@@ -44,6 +44,8 @@ pub fn authority(head: &RequestHead) -> Result<Authority<'_>, Denial> {
     if hosts.next().is_some() {
         return Err(Denial::Malformed);
     }
+    // Where they are spelt alike, as by all who mean no harm, one is read.
+    let header = header.filter(|header| target.is_none_or(|target| target.as_bytes() != *header));
     let target = target.map(parse).transpose()?;
     let header = match header.map(str::from_utf8) {
         None => None,

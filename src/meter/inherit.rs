@@ -137,9 +137,8 @@ impl HourHeritage {
             }
             self.interrupt(ledger).await?;
         }
-        self.number(witness, ledger).await?;
         let Series { incarnation, hour, .. } = self.series;
-        let lines: Vec<(LineKey, Counters)> = self.lines.into_iter().collect();
+        let lines: Vec<(LineKey, Counters)> = std::mem::take(&mut self.lines).into_iter().collect();
         let last = match (self.known, self.closing) {
             (Known::Whole, Closed::Before(closing)) => Last { watermark: hour.end(), closing: Some(closing) },
             (Known::Whole, Closed::Now { leaves }) => {
@@ -147,6 +146,10 @@ impl HourHeritage {
             }
             _ => Last::default(),
         };
+        // Where there is nothing to say, the ledger does not hear of it: it would wait for what nobody sends.
+        if !lines.is_empty() || last.closing.is_some() {
+            self.number(witness, ledger).await?;
+        }
         let flushes = batches(self.series, &lines, last);
         let server = witness.send(ledger, flushes.clone()).await?;
         let totals = closing_of(&lines, false).totals;

@@ -109,16 +109,25 @@ fn an_answer_that_does_not_begin_in_time_is_a_timeout() {
 
 #[test]
 fn an_answer_that_does_not_end_in_time_is_a_timeout_with_the_bytes_until_then() {
-    let stage = stage("total = \"2s\"\nabandoned_drain = \"400ms\"");
+    let stage = stage("total = \"2s\"\nabandoned_drain = \"1s\"");
     let slow = [("x-sample-chunk", "1"), ("x-sample-pause-ms", "200")];
     let (http, grpc) = std::thread::scope(|scope| {
         let http = scope.spawn(|| http(&stage, &slow).is_err());
         (http.join().unwrap(), grpc(&stage, &slow).is_err())
     });
     assert!(http && grpc, "an answer that is cut looks whole");
-    // Two seconds of one byte each 200 ms, and 400 ms more without the client.
-    let usage = Counted::of("timeout").answers_up_to(2 * 14).is_all_of(&stage);
-    assert!(usage.response_bytes > 0, "{usage:?}");
+    // Two seconds of one byte each 200 ms, and one more without the client.
+    let usage = Counted::of("timeout").answers_up_to(2 * 17).is_all_of(&stage);
+    assert!(usage.response_bytes > 2 * 11, "{usage:?}");
+}
+
+#[test]
+fn a_deadline_where_nobody_can_read_on_is_a_timeout_with_what_is_known() {
+    let stage = stage("upstream_first_byte = \"300ms\"\nabandoned_calls = 0");
+    let late = [("x-sample-delay-ms", "700")];
+    assert_eq!(http(&stage, &late).unwrap().status, Denial::Deadline.row().http.as_u16());
+    assert_eq!(grpc(&stage, &late).unwrap().headers["grpc-status"], "4");
+    Counted::of("timeout").is_all_of(&stage);
 }
 
 #[test]

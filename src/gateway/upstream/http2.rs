@@ -280,11 +280,17 @@ impl Roundtrip {
     }
 }
 
-impl Drop for Roundtrip {
+impl Roundtrip {
     /// Whoever waited for the answer does so no longer.
-    fn drop(&mut self) {
-        if let (State::Open(held), Some(since)) = (&self.state, self.awaited) {
+    pub fn waited_in_vain(&mut self) {
+        if let (State::Open(held), Some(since)) = (&self.state, self.awaited.take()) {
             held.waited_in_vain(since);
         }
+    }
+}
+
+impl Drop for Roundtrip {
+    fn drop(&mut self) {
+        self.waited_in_vain();
     }
 }

@@ -104,6 +104,14 @@ impl Roundtrip {
         }
     }
 
+    /// The client is told that there is no answer. One that still comes may be read without it.
+    pub fn waited_in_vain(&mut self) {
+        match self {
+            Self::Http1(_) => {}
+            Self::Http2(roundtrip) => roundtrip.waited_in_vain(),
+        }
+    }
+
     /// Ready once this instant has passed. A timer may be there that was armed for an earlier one.
     pub fn poll_until(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
         let timer = match self {
