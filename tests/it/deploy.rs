@@ -280,3 +280,28 @@ fn the_image_is_built_with_the_right_compiler_and_runs_as_nobody_of_importance()
     assert!(root.join("examples/sample_service.rs").exists() && file.contains("--example sample_service"));
     assert_eq!(file.matches("\nFROM ").count(), 2, "what builds is not in the image");
 }
+
+/// Of two accounts, the one of which a tenth of the good calls came without units.
+#[test]
+fn calls_without_units_raise_an_alarm_for_their_account_alone() {
+    let place = Place::prepared();
+    let cases = "rule_files: [rules.yml]\n\
+                 evaluation_interval: 1m\n\
+                 tests:\n\
+                 - interval: 1m\n\
+                 \x20 input_series:\n\
+                 \x20 - {series: 'tollgate_usage_units_missing_total{account_id=\"acc_one\",operation=\"query\"}', values: '0+1x90'}\n\
+                 \x20 - {series: 'tollgate_usage_calls_total{account_id=\"acc_one\",operation=\"query\",outcome=\"ok\"}', values: '0+10x90'}\n\
+                 \x20 - {series: 'tollgate_usage_units_missing_total{account_id=\"acc_two\",operation=\"query\"}', values: '0+1x9 9x80'}\n\
+                 \x20 - {series: 'tollgate_usage_calls_total{account_id=\"acc_two\",operation=\"query\",outcome=\"ok\"}', values: '0+10x90'}\n\
+                 \x20 alert_rule_test:\n\
+                 \x20 - eval_time: 80m\n\
+                 \x20   alertname: TollgateUnitsMissing\n\
+                 \x20   exp_alerts:\n\
+                 \x20   - exp_labels: {account_id: acc_one}\n\
+                 \x20     exp_annotations: {summary: 'more than one in a hundred good calls of acc_one came without units: nobody can bill them by units'}\n";
+    fs::write(place.path("cases.yml"), cases).unwrap();
+    let tested = Command::new("promtool").args(["test", "rules"]).arg(place.path("cases.yml")).output();
+    let tested = tested.expect("promtool comes with prometheus, which `make setup` installs");
+    assert!(tested.status.success(), "{}", String::from_utf8_lossy(&[tested.stdout, tested.stderr].concat()));
+}
