@@ -75,7 +75,7 @@ impl Exchange {
     pub fn new(opened: Opened) -> Box<Self> {
         let Opened { gateway, charge, place, permit, dialect, operation, upload } = opened;
         let (_place, _permit) = (place, permit);
-        let exchange = Self {
+        Box::new(Self {
             gateway,
             charge,
             _place,
@@ -86,8 +86,7 @@ impl Exchange {
             sent_to: None,
             answer: None,
             is_overdue: false,
-        };
-        Box::write(Box::new_uninit(), exchange)
+        })
     }
 
     pub fn upload(&self) -> &Upload {
